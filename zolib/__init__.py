@@ -1,0 +1,3 @@
+"""zolib: zeroth-order optimization for PyTorch."""
+
+__all__: list[str] = []
