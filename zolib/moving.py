@@ -1,0 +1,237 @@
+"""Figures that move in a static page: inline SVG, a slider, and arrays computed beforehand.
+
+A `Moving` figure is a row of panels and one slider. Every frame is computed in Python; the page only swaps
+coordinates, with a few lines of plain JavaScript: no library, no network, no Python at reading time. The slider
+is an ordinary range input, so the keyboard works and a screen reader speaks its value; what the frame shows is
+written below it in words and announced. Nothing moves by itself. Without scripts one frame stays, with its
+words. Colours follow the page, light or dark::
+
+    figure = Moving("step size", values=["0.1", "0.2"], captions=["Too small.", "Just right."])
+    panel = figure.panel("Error", x=(0, 1), y=(1e-3, 1), logy=True, xlabel="step", ylabel="error")
+    panel.line(xs, ys)                   # stays
+    panel.dot([0.1, 0.2], [0.5, 0.01])   # one point for each frame
+    figure                               # the last line of a cell shows it
+
+`ask` and `recall` keep a reader's guess, made before the theory, and bring it back after the measurement.
+"""
+
+import hashlib
+import html
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+WIDTH, HEIGHT = 380, 290
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 44  # margins of a panel, in SVG units
+
+_STYLE = """<style>
+.zolib-moving{--zm-a:var(--zo-info,#2a7ab8);--zm-b:var(--zo-noise,#d2691e);margin:1.2rem 0}
+.zolib-moving .panels{display:flex;flex-wrap:wrap;gap:.5rem 1rem}
+.zolib-moving svg{flex:1 1 19rem;min-width:0;max-width:36rem;height:auto;font-family:inherit;overflow:visible}
+.zolib-moving text{fill:currentColor;font-size:12.5px}
+.zolib-moving .title{font-weight:600}
+.zolib-moving .frame{fill:none;stroke:currentColor;opacity:.55}
+.zolib-moving .line{fill:none;stroke-width:2.2;stroke-linejoin:round;stroke:currentColor}
+.zolib-moving .a{stroke:var(--zm-a)}.zolib-moving .b{stroke:var(--zm-b)}
+.zolib-moving .quiet{opacity:.5;stroke-width:1.4}
+.zolib-moving .dot{stroke:none;fill:currentColor}
+.zolib-moving .dot.a,.zolib-moving text.a{fill:var(--zm-a);stroke:none}
+.zolib-moving .dot.b,.zolib-moving text.b{fill:var(--zm-b);stroke:none}
+.zolib-moving label,.zolib-guess label{display:block;margin-top:.4rem;font-weight:600}
+.zolib-moving input,.zolib-guess input{width:100%;max-width:40rem;accent-color:var(--zo-info,#2a7ab8)}
+.zolib-moving .words{min-height:3.2em;margin:.3rem 0 0}
+</style>"""
+
+_SCRIPT = """<script>(function(){
+var box=document.getElementById("%s"),data=%s;if(!box)return;
+var input=box.querySelector("input"),words=box.querySelector(".words"),out=box.querySelector("output");
+box.querySelector(".control").hidden=false;
+function show(){var i=+input.value;
+data.moves.forEach(function(m){var e=box.querySelector('[data-move="'+m.id+'"]');
+for(var k in m.set)e.setAttribute(k,m.set[k][i]);});
+input.setAttribute("aria-valuetext",data.values[i]);out.textContent=data.values[i];words.textContent=data.captions[i];}
+input.addEventListener("input",show);show();})();</script>"""
+
+
+class Panel:
+    """One pair of axes of a `Moving` figure. Made by `Moving.panel`; kinds are "a", "b" or "" (text colour)."""
+
+    def __init__(self, figure, title, x, y, xlabel, ylabel, logx, logy):
+        for name, (low, high), log in (("x", x, logx), ("y", y, logy)):
+            if not low < high or (log and low <= 0):
+                raise ValueError(f"{name}=({low}, {high}): give (low, high), both positive on a logarithmic axis")
+        self._figure, self._title, self._labels = figure, title, (xlabel, ylabel)
+        self._x, self._y, self._logx, self._logy = x, y, logx, logy
+        self._parts: list[str] = []
+
+    def line(self, x, y, kind: str = "", quiet: bool = False, dash: str = "") -> None:
+        """A line that stays: x and y of shape (points,)."""
+        self._polyline(self._points(x, y), kind, quiet, dash)
+
+    def moving_line(self, x, y, kind: str = "", dash: str = "") -> None:
+        """A line that moves: x and y of shape (frames, points)."""
+        frames = [self._points(a, b) for a, b in zip(x, y, strict=True)]
+        self._polyline(frames[self._figure.start], kind, False, dash, self._figure._move(points=frames))
+
+    def dot(self, x, y, kind: str = "") -> None:
+        """A dot that moves: x and y of shape (frames,)."""
+        cx, cy = (list(map(_number, side)) for side in self._map(x, y))
+        i, move = self._figure.start, self._figure._move(cx=cx, cy=cy)
+        self._parts.append(f'<circle class="dot {kind}" r="6" cx="{cx[i]}" cy="{cy[i]}"{move}/>')
+
+    def text(self, x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> None:
+        """Words that stay, at (x, y) in data units."""
+        (px,), (py,) = self._map([x], [y])
+        self._parts.append(f'<text class="{kind}" x="{px:.1f}" y="{py:.1f}" text-anchor="{anchor}">'
+                           f"{html.escape(words)}</text>")
+
+    def _polyline(self, points, kind, quiet, dash, move=""):
+        dashed = f' stroke-dasharray="{dash}"' if dash else ""
+        self._parts.append(f'<polyline class="line {kind}{" quiet" if quiet else ""}" points="{points}"{dashed}{move}/>')
+
+    def _map(self, x, y):
+        """Data to SVG units; what lies outside the axes is drawn on their edge."""
+        def scale(values, limits, log, low, high):
+            change = np.log10 if log else np.asarray
+            a, b = change(limits[0]), change(limits[1])
+            with np.errstate(divide="ignore"):
+                part = (change(np.asarray(values, dtype=float)) - a) / (b - a)
+            return low + (high - low) * np.clip(part, 0, 1)
+        return (scale(x, self._x, self._logx, LEFT, WIDTH - RIGHT),
+                scale(y, self._y, self._logy, HEIGHT - BOTTOM, TOP))
+
+    def _points(self, x, y) -> str:
+        return " ".join(f"{_number(a)},{_number(b)}" for a, b in zip(*self._map(x, y), strict=True))
+
+    def _svg(self) -> str:
+        right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+        parts = [f'<text class="title" x="{LEFT}" y="16">{html.escape(self._title)}</text>',
+                 f'<path class="frame" d="M{LEFT} {TOP}V{bottom}H{right}"/>',
+                 f'<text x="{(LEFT + right) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">'
+                 f"{html.escape(self._labels[0])}</text>",
+                 f'<text transform="translate(13 {(TOP + bottom) / 2:.0f}) rotate(-90)" text-anchor="middle">'
+                 f"{html.escape(self._labels[1])}</text>"]
+        for value, name in _ticks(self._x, self._logx):
+            x = self._map([value], [self._y[0]])[0][0]
+            parts.append(f'<path class="frame" d="M{x:.1f} {bottom}v5"/>'
+                         f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{name}</text>')
+        for value, name in _ticks(self._y, self._logy):
+            y = self._map([self._x[0]], [value])[1][0]
+            parts.append(f'<path class="frame" d="M{LEFT} {y:.1f}h-5"/>'
+                         f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{name}</text>')
+        return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(self._title)}">'
+                + "".join(parts + self._parts) + "</svg>")
+
+
+class Moving:
+    """Panels that one slider moves. ``values`` names each frame for the slider, ``captions`` says what it shows."""
+
+    def __init__(self, label: str, values: Sequence[str], captions: Sequence[str], start: int | None = None):
+        if len(values) != len(captions) or len(values) < 2:
+            raise ValueError(f"{len(values)} values and {len(captions)} captions: give one caption for each value, "
+                             "and at least two")
+        self.label, self.values, self.captions = label, list(values), list(captions)
+        self.start = len(values) // 2 if start is None else range(len(values))[start]
+        self._panels: list[Panel] = []
+        self._moves: list[dict] = []
+
+    def panel(self, title: str, x: tuple[float, float], y: tuple[float, float], xlabel: str = "",
+              ylabel: str = "", logx: bool = False, logy: bool = False) -> Panel:
+        """Add a pair of axes with the limits ``x`` and ``y``."""
+        self._panels.append(Panel(self, title, x, y, xlabel, ylabel, logx, logy))
+        return self._panels[-1]
+
+    def _move(self, **attributes: list[str]) -> str:
+        for name, frames in attributes.items():
+            if len(frames) != len(self.values):
+                raise ValueError(f"{len(frames)} frames of {name} for {len(self.values)} slider values: give one each")
+        self._moves.append({"id": len(self._moves), "set": attributes})
+        return f' data-move="{len(self._moves) - 1}"'
+
+    def __repr__(self) -> str:
+        return f"A figure with a slider, {self.label}: {self.values[0]} to {self.values[-1]}."
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return {"text/html": self.to_html(), "text/plain": repr(self)}
+
+    def to_html(self) -> str:
+        """The figure as a fragment of HTML that needs nothing else."""
+        drawing = "".join(panel._svg() for panel in self._panels)
+        data = {"values": self.values, "captions": self.captions, "moves": self._moves}
+        key = "zm-" + hashlib.sha256((drawing + json.dumps(data)).encode()).hexdigest()[:12]
+        control = (f'<div class="control" hidden><label for="{key}-i">{html.escape(self.label)}: <output for="{key}-i">'
+                   f'{html.escape(self.values[self.start])}</output></label><input id="{key}-i" type="range" min="0" '
+                   f'max="{len(self.values) - 1}" step="1" value="{self.start}" autocomplete="off" '
+                   f'aria-valuetext="{html.escape(self.values[self.start])}"></div>')
+        return (f'{_STYLE}<div class="zolib-moving" id="{key}"><div class="panels">{drawing}</div>{control}'
+                f'<p class="words" aria-live="polite">{html.escape(self.captions[self.start])}</p></div>'
+                + _SCRIPT % (key, _embed(data)))
+
+
+class ask:
+    """A slider on which the reader sets a guess; the browser keeps it under ``name`` for `recall`."""
+
+    def __init__(self, name: str, label: str, choices: Sequence[str], start: int = 0):
+        self.name, self.label, self.choices, self.start = name, label, list(choices), range(len(choices))[start]
+
+    def __repr__(self) -> str:
+        return f"{self.label} Your guess, from {self.choices[0]} to {self.choices[-1]}?"
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        key, first = f"zg-{self.name}", self.choices[self.start]
+        script = """<script>(function(){var b=document.getElementById("%s"),c=%s;if(!b)return;b.hidden=false;
+var i=b.querySelector("input"),o=b.querySelector("output"),k="zolib-"+b.id;
+function old(){try{return localStorage.getItem(k)}catch(e){return null}}
+function say(){o.textContent=c[+i.value];i.setAttribute("aria-valuetext",c[+i.value])}
+var v=c.indexOf(old());if(v>=0)i.value=v;say();
+i.addEventListener("input",function(){say();try{localStorage.setItem(k,c[+i.value])}catch(e){}
+document.dispatchEvent(new CustomEvent(k,{detail:c[+i.value]}))});})();</script>""" % (key, _embed(self.choices))
+        box = (f'<div class="zolib-guess" id="{key}" hidden><label for="{key}-i">{html.escape(self.label)} '
+               f'<output for="{key}-i">{html.escape(first)}</output></label><input id="{key}-i" type="range" min="0" '
+               f'max="{len(self.choices) - 1}" step="1" value="{self.start}" autocomplete="off" '
+               f'aria-valuetext="{html.escape(first)}"></div>'
+               f"<noscript><p>{html.escape(self.label)} Write your guess down.</p></noscript>")
+        return {"text/html": _STYLE + box + script, "text/plain": repr(self)}
+
+
+class recall:
+    """Show the guess kept by `ask` beside what was measured."""
+
+    def __init__(self, name: str, measured: str):
+        self.name, self.measured = name, measured
+
+    def __repr__(self) -> str:
+        return f"Measured: {self.measured}."
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        script = """<script>(function(){var o=document.getElementById("%s-r"),k="zolib-%s";if(!o)return;
+function say(v){o.textContent=v?"Your guess: "+v+". ":""}
+try{say(localStorage.getItem(k))}catch(e){}
+document.addEventListener(k,function(e){say(e.detail)});})();</script>""" % ((f"zg-{self.name}",) * 2)
+        words = f'<p><span id="zg-{self.name}-r"></span>{html.escape(repr(self))}</p>'
+        return {"text/html": words + script, "text/plain": repr(self)}
+
+
+def _embed(data) -> str:
+    """JSON that may stand inside a script element."""
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def _ticks(limits: tuple[float, float], log: bool) -> list[tuple[float, str]]:
+    low, high = limits
+    if not log:
+        step = 10 ** math.floor(math.log10(high - low))
+        step = step / 2 if (high - low) / step < 3 else step
+        first = math.ceil(low / step - 1e-9)
+        return [(i * step, f"{i * step:.4g}".replace("-", "\u2212"))
+                for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+    every = max(1, round((last - first) / 5))
+    raised = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+    return [(10.0**i, "10" + str(i).translate(raised)) for i in range(first, last + 1, every)]

@@ -1,0 +1,98 @@
+"""The problems that several chapters share: real data that every reader has, and one small network.
+
+Nothing here touches a global random state, and nothing is downloaded: the digits come with scikit-learn.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+
+class Digits(NamedTuple):
+    """Handwritten digits: pixels in [0, 1], shape (examples, 64), and labels 0 to 9, shape (examples,)."""
+
+    x: Tensor
+    y: Tensor
+    x_test: Tensor
+    y_test: Tensor
+
+
+def digits(test: int = 360, dtype: torch.dtype = torch.float32) -> Digits:
+    """scikit-learn's 1797 handwritten digits, 8 by 8 pixels, in one fixed random order.
+
+    The last ``test`` of them are set apart for testing. Source: Alpaydin and Kaynak, "Optical recognition of
+    handwritten digits", UCI Machine Learning Repository, 1998 (the part that scikit-learn ships).
+    """
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    if not 0 < test < len(labels):
+        raise ValueError(f"test={test}: choose between 1 and {len(labels) - 1} examples to set apart")
+    order = np.random.default_rng(0).permutation(len(labels))
+    x = torch.from_numpy(pixels[order] / 16).to(dtype)
+    y = torch.from_numpy(labels[order]).long()
+    return Digits(x[:-test], y[:-test], x[-test:], y[-test:])
+
+
+def mlp(sizes: tuple[int, ...] = (64, 64, 64, 10), activation: type[nn.Module] = nn.Tanh, seed: int = 0,
+        dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    """The network that the book carries: fully connected, 64-64-64-10 unless told otherwise (8,970 parameters).
+
+    Weights and biases are uniform in (-1/sqrt(n), 1/sqrt(n)) for n inputs, torch's own default, but drawn from
+    a generator of their own, in float64, and then rounded to ``dtype``: every precision starts from the same
+    network.
+    """
+    if len(sizes) < 2:
+        raise ValueError(f"sizes={sizes}: give at least the number of inputs and of outputs")
+    generator = torch.Generator().manual_seed(seed)
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype)
+        with torch.no_grad():
+            for parameter in (layer.weight, layer.bias):
+                uniform = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.copy_((2 * uniform - 1) / inputs**0.5)
+        layers += [layer, activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def flat_loss(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """A network's training loss as a plain function of one long vector, for many vectors at once.
+
+    Returns ``(loss, theta)``: ``theta`` holds a copy of all parameters, shape (d,); ``loss`` takes points of
+    shape (d,) or (M, d) and returns the mean cross-entropy at each, a scalar or shape (M,). The points may have
+    another floating dtype than the model: then the whole evaluation up to the logits is done in that dtype, the
+    last step, from logits to loss, in float32 or wider.
+    """
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    theta = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
+
+    def one(point: Tensor, inputs: Tensor) -> Tensor:
+        pieces = point.split([shape.numel() for shape in shapes.values()])
+        weights = {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+        logits = functional_call(model, weights, (inputs,))
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        return nn.functional.cross_entropy(logits, y)
+
+    def loss(points: Tensor) -> Tensor:
+        if points.shape[-1:] != theta.shape or points.dim() > 2:
+            raise ValueError(f"points of shape {tuple(points.shape)}: give (d,) or (M, d) with d = {len(theta)}")
+        inputs = x.to(points.dtype)
+        return one(points, inputs) if points.dim() == 1 else vmap(one, in_dims=(0, None))(points, inputs)
+
+    return loss, theta
+
+
+def power_law(d: int, alpha: float) -> np.ndarray:
+    """Curvatures that fall off as a power law: lambda_i = i^-alpha for i = 1..d, shape (d,).
+
+    alpha = 0 curves alike in every direction; the larger alpha, the fewer directions carry the curvature.
+    """
+    if d < 1:
+        raise ValueError(f"d={d}: there must be at least one direction")
+    return np.arange(1.0, d + 1) ** -alpha
