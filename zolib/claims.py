@@ -171,6 +171,54 @@ class Measurement:
         return {"text/plain": repr(self), MIME: self.record()}
 
 
+def records(notebook: dict) -> list[dict]:
+    """The records in the outputs of a notebook (as parsed JSON), each with the number of its cell, from 1."""
+    found = []
+    for position, cell in enumerate(notebook["cells"], start=1):
+        for output in cell.get("outputs", []):
+            record = output.get("data", {}).get(MIME)
+            if record is not None:
+                found.append({**record, "cell": position})
+    return found
+
+
+def disagreements(declared: dict[str, Claim], found: dict[str, list[dict]]) -> list[str]:
+    """Where the declared claims and the records of the chapters differ, in sentences; empty if they agree.
+
+    ``found`` maps a chapter's file name, which starts with the chapter's number, to its `records`.
+    """
+    problems, seen = [], {}
+    for file, recorded in found.items():
+        for record in recorded:
+            where = f"{file}, cell {record['cell']}"
+            claim = declared.get(record["id"])
+            if claim is None:
+                problems.append(f"{where} measures {record['id']!r}, which claims.toml does not declare")
+                continue
+            if claim.id in seen:
+                problems.append(f"{where} measures {claim.id!r} again, after {seen[claim.id]}")
+            seen[claim.id] = where
+            if not file.startswith(claim.chapter):
+                problems.append(f"{where} measures {claim.id!r}, which claims.toml declares for {claim.chapter}")
+            try:
+                interval = record["interval"] and tuple(record["interval"])
+                expected = Measurement(claim, record["value"], interval).record()
+            except ClaimError as error:
+                problems.append(f"{where}: {error}")
+                continue
+            if expected["verdict"] != claim.expected:
+                problems.append(f"{where}: {claim.id!r} was expected to be {claim.expected!r}, "
+                                f"but its record gives {expected['verdict']!r}")
+            for key, value in expected.items():
+                if record.get(key) != value:
+                    problems.append(f"{where}: the record of {claim.id!r} has {key} = {record.get(key)!r}, "
+                                    f"the declaration gives {value!r}")
+    for claim in declared.values():
+        if claim.id not in seen:
+            problems.append(f"{claim.id!r} is declared for {claim.chapter}, but no cell measures it")
+    return problems
+
+
 def number(value: float) -> str:
     """A number as readers see it: at most four significant digits."""
     return f"{value:.4g}"

@@ -4,7 +4,9 @@ Nothing happens on import; `setup` is for notebooks alone and is the only place 
 a global seed.
 """
 
+import io
 import random
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -21,11 +23,10 @@ def setup(seed: int = 0) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    try:
+    if find_spec("matplotlib") and find_spec("seaborn"):
         from zolib import plotting
-    except ImportError:  # matplotlib is not installed: the notebook draws nothing
-        return
-    plotting.use_style()
+
+        plotting.use_style()
 
 
 def show(figure, alt: str) -> None:
@@ -37,8 +38,6 @@ def show(figure, alt: str) -> None:
     """
     if not isinstance(alt, str) or len(alt.split()) < 4:
         raise ValueError(f"alt={alt!r}: describe what the figure shows, in a sentence")
-    import io
-
     import matplotlib.pyplot as plt
     from IPython.display import display
 
@@ -49,8 +48,7 @@ def show(figure, alt: str) -> None:
 
 
 def _one_blas_thread() -> None:
-    try:
+    if find_spec("threadpoolctl"):
         from threadpoolctl import threadpool_limits
-    except ImportError:
-        return
-    threadpool_limits(1)
+
+        threadpool_limits(1)

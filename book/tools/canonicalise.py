@@ -62,9 +62,14 @@ def canonical(notebook):
     return notebook
 
 
+def serialise(notebook) -> str:
+    """The text of a notebook's file."""
+    return nbformat.writes(notebook, indent=1, sort_keys=True, ensure_ascii=False).rstrip("\n") + "\n"
+
+
 def write(notebook, path: Path) -> bool:
     """Write a notebook if it differs from the file; true if it was written."""
-    text = nbformat.writes(notebook, indent=1, sort_keys=True, ensure_ascii=False).rstrip("\n") + "\n"
+    text = serialise(notebook)
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8", suffix=".tmp") as file:

@@ -1,9 +1,12 @@
-"""What this book asks of Sphinx beyond Jupyter Book: one idea per file."""
+"""What this book asks of Sphinx beyond Jupyter Book: one idea per file.
 
-from . import cache_key, mathjax, scripts
+Whatever is wrong is reported as a Sphinx warning, and the book is built with warnings as failures.
+"""
+
+from . import alt_text, cache_key, formulas, ledger, ledger_page, mathjax, scripts
 
 
 def setup(app):
-    for part in (cache_key, mathjax, scripts):
+    for part in (alt_text, cache_key, formulas, ledger, ledger_page, mathjax, scripts):
         part.setup(app)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

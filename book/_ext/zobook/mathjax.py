@@ -18,9 +18,12 @@ def folder() -> Path:
 
 def _copy(app, exception):
     if exception is None and app.builder.format == "html":
-        target = Path(app.outdir) / "_static" / "mathjax" / "tex-svg.js"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder() / "tex-svg.js", target)
+        target = Path(app.outdir) / "_static" / "mathjax"
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder() / "tex-svg.js", target / "tex-svg.js")
+        # \boldsymbol, \cancel and their like are loaded when a formula first uses them
+        extensions = Path("input", "tex", "extensions")
+        shutil.copytree(folder() / extensions, target / extensions, dirs_exist_ok=True)
 
 
 def setup(app):
