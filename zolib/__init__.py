@@ -1,3 +1,32 @@
-"""zolib: zeroth-order optimization for PyTorch."""
+"""zolib: learning from function values alone.  Probe, evaluate, reinforce.
 
-__all__: list[str] = []
+Gradients of any function or module from its values (:func:`grad`, :func:`backward`), a check before training
+(:func:`check`), and noise that is a function of its seed (:mod:`zolib.noise.stream`).
+"""
+
+from zolib import noise
+from zolib.check import Report, check
+from zolib.errors import LossError, ParameterError
+from zolib.feedback import Feedback, OneSided, TwoPoint
+from zolib.gradient import backward, grad
+from zolib.noise import manual_seed
+from zolib.probes import Coordinate, Gaussian, Probe, Rademacher, Sphere
+
+__all__ = [
+    "Coordinate",
+    "Feedback",
+    "Gaussian",
+    "LossError",
+    "OneSided",
+    "ParameterError",
+    "Probe",
+    "Rademacher",
+    "Report",
+    "Sphere",
+    "TwoPoint",
+    "backward",
+    "check",
+    "grad",
+    "manual_seed",
+    "noise",
+]

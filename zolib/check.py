@@ -1,0 +1,180 @@
+"""Before training: can this closure be probed, how noisy is it, and how hard should it be shaken?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zolib.estimate import Directions
+from zolib.evaluation import as_double
+from zolib.gradient import Subject, quiet_torch
+from zolib.noise.seeds import as_seed
+from zolib.probes import PROBES, Probe, named
+
+_DIRECTIONS = 4
+_LADDER = [10.0 ** (e / 2) for e in range(-14, 1)]  # probe sizes tried, 1e-7 to 1
+_FINE = 6  # intervals of the difference table that measures the noise
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`check` found.  Print it, or read its fields.
+
+    consumed, unused: names of the trainable parameters that an evaluation did and did not ask for.  dimension: numbers
+    probed.  deterministic: whether the closure gave the same loss twice from the same state.  dtype: of the loss.
+    loss: its value.  noise: standard deviation s of one evaluation about a smooth function (rounding and sampling).
+    slope: root mean square slope along a direction.  curvature: the cubic term B of the bias B sigma^2 of a two-point
+    slope, root mean square over directions; nan where it was lost in the noise.  sigma: the probe size to start with.
+    signal_to_noise: |slope| over the standard deviation of the coefficient's noise, s / (sqrt(2) sigma), at that sigma.
+    """
+
+    consumed: list[str]
+    unused: list[str]
+    dimension: int
+    deterministic: bool
+    dtype: torch.dtype
+    loss: float
+    noise: float
+    slope: float
+    curvature: float
+    sigma: float
+    signal_to_noise: float
+
+    def __str__(self) -> str:
+        lines = [
+            f"parameters   {len(self.consumed)} consumed, {self.dimension} numbers",
+            f"loss         {self.loss:.4g} ({str(self.dtype).removeprefix('torch.')})",
+            f"repeatable   {'yes' if self.deterministic else 'no: the same state gave two losses'}",
+            f"noise        {self.noise:.1e} per evaluation",
+            f"slope        {self.slope:.2g} along a direction",
+            f"sigma        {self.sigma:.0e} to start with, signal to noise {self.signal_to_noise:.2g}",
+        ]
+        if self.unused:
+            lines.insert(1, f"unused       {', '.join(self.unused)}: freeze them or pass unused='skip'")
+        if not self.deterministic:
+            lines.append("advice       draw the batch outside the closure, and seed any generator that it owns")
+        elif self.signal_to_noise < 10:
+            lines.append("advice       the slope is close to the noise: more precision in the loss, or more samples")
+        return "\n".join(lines)
+
+
+def check(
+    closure: Callable[[], Any],
+    model: nn.Module | Iterable[Tensor],
+    *,
+    probe: Probe | str = "rademacher",
+    seed: int | None = None,
+) -> Report:
+    """Try a closure before training on it.  About 170 evaluations; nothing is changed.
+
+    The noise s of one evaluation comes from a table of differences at closely spaced points, in which a smooth function
+    vanishes and independent errors do not (Hamming; Moré and Wild, "Estimating computational noise", SIAM J. Sci.
+    Comput. 2011).  A two-point slope at probe size sigma has the bias B sigma^2 and the noise s / (sqrt(2) sigma); B comes
+    from slopes at neighbouring sizes, and the sum of squares is least at
+
+        sigma* = (s^2 / 4 B^2)^(1/6).
+
+    closure, model, probe, seed: as for :func:`zolib.backward`, errors included, but parameters that are not consumed are
+    reported, not refused.
+
+    >>> import torch, zolib as zo
+    >>> model = torch.nn.Linear(3, 1)
+    >>> report = zo.check(lambda: model(torch.ones(8, 3)).square().mean(), model, seed=0)
+    >>> report.consumed, report.deterministic
+    (['weight', 'bias'], True)
+    """
+    chosen = named("probe", probe, PROBES, Probe)
+    subject = Subject(closure, model, type(chosen).__name__)
+    samples = min(_DIRECTIONS, sum(t.value.numel() for t in subject.targets))
+    directions = Directions(chosen, subject.targets, as_seed(seed), 0, samples)
+    state = subject.state()
+    losses: list[Tensor] = []
+
+    def along(k: int, scales: Iterable[float]) -> Tensor:
+        """Losses at theta + scale z(k), (len(scales),) float64."""
+        losses.clear()
+        for scale in scales:
+            state.restore()
+            losses.append(subject.evaluate(partial(directions.perturbed, k, scale=scale), "skip"))
+        return as_double(losses)
+
+    try:
+        with quiet_torch():
+            state.restore()
+            first = subject.evaluate(None, "skip")
+            repeats = []
+            for _ in range(2):
+                state.restore()
+                repeats.append(subject.evaluate(None, "skip"))
+            repeatable = len(set(as_double([first, *repeats]).tolist())) == 1
+            table = torch.stack([along(k, [s * sign for s in _LADDER for sign in (1, -1)]) for k in range(samples)])
+            slopes = (table[:, 0::2] - table[:, 1::2]) / (2 * torch.tensor(_LADDER).double())  # (samples, ladder)
+            fine = _spacing([t.value for t in subject.targets])
+            noise = _difference_noise(
+                torch.stack([along(k, [i * fine for i in range(_FINE + 1)]) for k in range(samples)])
+            )
+    finally:
+        state.restore()
+    if not repeatable:
+        noise = max(noise, as_double([first, *repeats]).std().item())
+    noise = max(noise, torch.finfo(first.dtype).eps * abs(first.item()) / math.sqrt(12))
+    curvature, sigma = _best_sigma(slopes, noise, fine)
+    near = min(range(len(_LADDER)), key=lambda i: abs(math.log(_LADDER[i] / sigma)))
+    slope = slopes[:, near].square().mean().sqrt().item()
+    names = [t.name for t in subject.targets]
+    return Report(
+        consumed=[n for j, n in enumerate(names) if j in subject.consumed],
+        unused=[n for j, n in enumerate(names) if j not in subject.consumed],
+        dimension=directions.d,
+        deterministic=repeatable,
+        dtype=first.dtype,
+        loss=first.item(),
+        noise=noise,
+        slope=slope,
+        curvature=curvature,
+        sigma=sigma,
+        signal_to_noise=slope * math.sqrt(2) * sigma / noise if noise else math.inf,
+    )
+
+
+def _spacing(parameters: list[Tensor]) -> float:
+    """A few units in the last place of a typical weight: far enough for rounding errors to differ."""
+    widths = [torch.finfo(p.dtype).eps * p.double().square().mean().sqrt().item() for p in parameters if p.numel()]
+    return 8 * (max(widths) or torch.finfo(parameters[0].dtype).eps)
+
+
+def _difference_noise(values: Tensor) -> float:
+    """Standard deviation of independent errors in values at equally spaced points, (samples, points).
+
+    The k-th difference of independent errors of deviation s has variance s^2 (2k)!/(k!)^2; of a smooth function it is
+    of order spacing^k.
+    """
+    k = values.shape[1] - 1
+    gamma = math.factorial(k) ** 2 / math.factorial(2 * k)
+    return (gamma * values.diff(n=k, dim=1).square().mean()).sqrt().item()
+
+
+def _best_sigma(slopes: Tensor, noise: float, least: float) -> tuple[float, float]:
+    """The cubic term B and the probe size of least error, from slopes (samples, ladder).
+
+    Between neighbours of the ladder, a factor 10^(1/2), the bias grows by 9 B sigma^2, and so do these changes from one
+    pair to the next, by a factor 10.  The first place is used where two changes in a row are ten times what the noise
+    explains and grow by a factor from 4 to 25: before it noise rules, far behind it higher terms do.
+    """
+    ladder = torch.tensor(_LADDER).double()
+    change = slopes.diff(dim=1).square().mean(dim=0).sqrt()  # (ladder - 1,)
+    clear = change > 10 * noise / (math.sqrt(2) * ladder[:-1])
+    growth = change[1:] / change[:-1]
+    found = torch.nonzero(clear[:-1] & clear[1:] & (growth > 4) & (growth < 25)).flatten()
+    if not len(found):  # no cubic term to be seen: take the size at which the slope changes least
+        change[ladder[:-1] < least] = math.inf  # smaller probes do not reach the weights
+        return math.nan, ladder[change.nan_to_num(math.inf).argmin()].item()
+    i = int(found[0])
+    b = (change[i] / (9 * ladder[i] ** 2)).item()
+    return b, (noise**2 / (4 * b**2)) ** (1 / 6)

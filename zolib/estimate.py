@@ -1,0 +1,86 @@
+"""An estimate of a gradient: directions that can be drawn again, and one coefficient for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zolib.noise import stream
+from zolib.noise.rounding import shifted
+from zolib.probes import Probe, Target
+
+#: Directions are drawn for as many samples at once as this many numbers hold; above it, one parameter at a time.
+CHUNK = 1 << 21
+
+
+class Directions:
+    """The directions of one step, ``z(k, j)`` for sample ``k`` and the ``j``-th target: a function, not a store.
+
+    Raises ValueError if the probe cannot draw that many samples.
+    """
+
+    def __init__(self, probe: Probe, targets: Sequence[Target], seed: int, step: int, samples: int):
+        self.probe, self.targets, self.seed, self.step, self.samples = probe, targets, seed, step, samples
+        self.d = sum(t.value.numel() for t in targets)
+        probe.validate(self.d, samples)
+        self._drawn: list[Tensor] = []
+        self._range = range(0)
+        self._factor: tuple[int, Tensor | None] = (-1, None)
+
+    def __call__(self, k: int, j: int) -> Tensor:
+        """float32, of the target's shape, on its device."""
+        shape = self.targets[j].value.shape
+        if self.d > CHUNK:
+            return self._alone(k, j).view(shape)
+        if k not in self._range:
+            self._range = range(k, min(self.samples, k + max(1, CHUNK // max(1, self.d))))
+            raw = self.probe.draw(self.targets, self.d, self.seed, self.step, self._range)
+            factor = self.probe.factor(raw, self.d)
+            self._drawn = raw if factor is None else [z * factor.to(z.device).unsqueeze(1) for z in raw]
+        return self._drawn[j][k - self._range.start].view(shape)
+
+    def _alone(self, k: int, j: int) -> Tensor:
+        """One parameter's part of one direction, without drawing the rest at once."""
+        one = range(k, k + 1)
+        if self._factor[0] != k:
+            raw = (self.probe.draw([t], self.d, self.seed, self.step, one)[0] for t in self.targets)
+            self._factor = (k, self.probe.factor(raw, self.d))
+        z = self.probe.draw([self.targets[j]], self.d, self.seed, self.step, one)[0][0]
+        factor = self._factor[1]
+        return z if factor is None else z * factor.to(z.device)
+
+    def perturbed(self, k: int, j: int, scale: float) -> Tensor:
+        """``theta + scale z(k)`` for one target, in its own precision.  A pair +scale, -scale shares rounding bits."""
+        target = self.targets[j]
+
+        def bits() -> Tensor:
+            part = [(target.number, target.value.numel())]
+            drawn = stream.draw(stream.ROUNDING, self.seed, self.step, range(k, k + 1), part, target.value.device)
+            return drawn[0].view(target.value.shape)
+
+        return shifted(target.value, self(k, j), scale, bits)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A gradient as a list of coefficients, one for each direction: g = sum_k coefficients[k] z(k).
+
+    It takes memory for K numbers however many parameters there are; the directions are drawn again when asked for.
+    """
+
+    directions: Directions
+    coefficients: list[float]
+
+    def dense(self) -> list[Tensor]:
+        """The gradient itself, for each target, in the target's dtype (summed in float32 at least, ascending in k)."""
+        sums = [
+            torch.zeros(t.value.shape, dtype=torch.promote_types(t.value.dtype, torch.float32), device=t.value.device)
+            for t in self.directions.targets
+        ]
+        for k, coefficient in enumerate(self.coefficients):
+            for j, total in enumerate(sums):
+                total.add_(self.directions(k, j).to(total.dtype) * coefficient)
+        return [total.to(t.value.dtype) for total, t in zip(sums, self.directions.targets, strict=True)]

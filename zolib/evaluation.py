@@ -1,0 +1,79 @@
+"""Evaluating an objective many times as if once."""
+
+from __future__ import annotations
+
+import numbers
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zolib.errors import LossError
+
+
+class State:
+    """What an evaluation changes besides its result: the global random generators and a model's buffers.
+
+    ``restore()`` sets both back, so that every evaluation of a step sees the same dropout masks and the same running
+    statistics, and the last one leaves them as a single evaluation would.  Generators: torch's (CPU and the CUDA
+    devices given), NumPy's and Python's.  A generator that a closure owns is beyond reach; ``zolib.check`` finds it.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], devices: Iterable[torch.device]):
+        self._cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
+        self._buffers = [
+            (module, name, buffer, buffer.clone(), buffer._version)
+            for module in modules
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        self._torch = torch.get_rng_state()
+        self._torch_cuda = [torch.cuda.get_rng_state(i) for i in self._cuda]
+        self._numpy = np.random.get_state()
+        self._python = random.getstate()
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._torch)
+        for i, state in zip(self._cuda, self._torch_cuda, strict=True):
+            torch.cuda.set_rng_state(state, i)
+        np.random.set_state(self._numpy)
+        random.setstate(self._python)
+        for i, (module, name, buffer, saved, version) in enumerate(self._buffers):
+            module._buffers[name] = buffer  # the module may have put another tensor in its place
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(saved)
+                self._buffers[i] = (module, name, buffer, saved, buffer._version)
+
+
+def checked_loss(loss: Any, source: str, probe: str) -> Tensor:
+    """The loss as a detached scalar tensor; LossError if it is none.
+
+    source: what returned it, for messages.  probe: the probe's name, likewise.
+    """
+    if isinstance(loss, numbers.Real):  # Python's and NumPy's numbers: a simulator, an accuracy
+        return torch.tensor(float(loss), dtype=torch.float64)
+    if not isinstance(loss, Tensor):
+        cure = "return the loss" if loss is None else "return a scalar tensor or a number"
+        raise LossError(f"{source} returned {type(loss).__name__}; {cure}")
+    if loss.ndim:
+        raise LossError(
+            f"{source} returned a loss of shape {tuple(loss.shape)}, but {probe} perturbs parameters that all its "
+            "entries share, so it cannot credit them one by one; return a scalar, for example loss.mean()"
+        )
+    if loss.dtype in (torch.float16, torch.bfloat16):
+        raise LossError(
+            f"{source} returned a {str(loss.dtype).removeprefix('torch.')} loss: a probe changes it by less than its last "
+            "digit. Compute the loss in float32, for example F.cross_entropy(logits.float(), y)"
+        )
+    if loss.is_complex():
+        raise LossError(f"{source} returned a complex loss; return a real number")
+    return loss.detach()
+
+
+def as_double(losses: list[Tensor]) -> Tensor:
+    """Scalar losses, gathered in one transfer: (len(losses),) float64 on the CPU."""
+    return torch.stack([loss.to(losses[0].dtype) for loss in losses]).cpu().double()

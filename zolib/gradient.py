@@ -1,0 +1,302 @@
+"""Gradients from values: ``grad`` for functions, ``backward`` for modules.  The loop of the whole library:
+
+draw a direction (probe), evaluate the objective along it (feedback), add the direction times the slope (update).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils import _pytree as pytree
+
+from zolib.errors import LossError, ParameterError
+from zolib.estimate import Directions, Replay
+from zolib.evaluation import State, as_double, checked_loss
+from zolib.feedback import FEEDBACKS, Feedback
+from zolib.noise.point_of_use import PointOfUse, refuse_unreachable
+from zolib.noise.seeds import as_seed, natural
+from zolib.probes import PROBES, Probe, Target, named
+
+_UINT32 = 1 << 32
+
+Evaluate = Callable[[int | None, float], Tensor]  # (sample or None for theta itself, sign * sigma) -> loss
+
+
+def grad(
+    f: Callable[..., Any],
+    *,
+    probe: Probe | str = "gaussian",
+    feedback: Feedback | str = "two-point",
+    samples: int = 64,
+    sigma: float = 1e-3,
+    seed: int | None = None,
+) -> Callable[..., Any]:
+    r"""Like :func:`torch.func.grad`, but ``f`` is only ever evaluated.
+
+    .. math:: \hat g = \frac1K \sum_{k=1}^K w\, c_k z_k, \qquad
+              c_k = \frac{f(x + \sigma z_k) - f(x - \sigma z_k)}{2\sigma}
+
+    with K = ``samples`` directions z of the probe, its weight w, and the slope c of the feedback (two-point above).
+
+    f: called as ``f(x, *args, **kwargs)``; returns a scalar tensor or a real number.  probe, feedback: objects or their
+    names.  samples: directions averaged.  sigma: probe size, in the units of x.  seed: the same seed gives the same
+    noise; None draws the next one of the library's counter (:func:`zolib.manual_seed`).
+
+    Returns ``g(x, *args, step=0, **kwargs)``: a tensor, or the same dict, tuple or list of tensors as ``x``, with dtype
+    and shape of x.  ``step`` numbers calls that share a seed.  x is never written; f runs under ``torch.no_grad`` and,
+    if it draws from global generators, sees the same draw in every evaluation.
+
+    Raises ValueError or TypeError for an argument out of range, LossError if f's value is not finite, not scalar or of
+    half precision, ParameterError if x holds anything but real floating-point tensors.
+
+    >>> import torch, zolib as zo
+    >>> g = zo.grad(lambda x: (x**2).sum(), probe=zo.Coordinate(), samples=3, seed=0)
+    >>> g(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    tensor([2.0000, 4.0000, 6.0000], dtype=torch.float64)
+    """
+    if not callable(f):
+        raise TypeError(f"f must be callable, got {f!r}")
+    chosen_probe = named("probe", probe, PROBES, Probe)
+    chosen_feedback = named("feedback", feedback, FEEDBACKS, Feedback)
+    samples, sigma = _samples(samples), _sigma(sigma)
+    if seed is not None:
+        seed = as_seed(seed)
+
+    def gradient(x: Any, *args: Any, step: int = 0, **kwargs: Any) -> Any:
+        paths, tree = pytree.tree_flatten_with_path(x)
+        targets = _targets([("x" + pytree.keystr(path), leaf) for path, leaf in paths], "x")
+        directions = Directions(chosen_probe, targets, as_seed(seed), natural("step", step, _UINT32), samples)
+
+        def evaluate(k: int | None, scale: float) -> Tensor:
+            leaves = [t.value.detach() for t in targets]
+            if k is not None:
+                leaves = [directions.perturbed(k, j, scale) for j in range(len(targets))]
+            return checked_loss(
+                f(pytree.tree_unflatten(leaves, tree), *args, **kwargs), "f", type(chosen_probe).__name__
+            )
+
+        replay, _ = _estimate(
+            evaluate, directions, chosen_feedback, sigma, State([], {t.value.device for t in targets})
+        )
+        return pytree.tree_unflatten(replay.dense(), tree)
+
+    return gradient
+
+
+def backward(
+    closure: Callable[[], Any],
+    model: nn.Module | Iterable[Tensor],
+    *,
+    probe: Probe | str = "rademacher",
+    feedback: Feedback | str = "two-point",
+    samples: int = 1,
+    sigma: float = 1e-3,
+    seed: int | None = None,
+    step: int = 0,
+    unused: str = "raise",
+) -> Tensor:
+    """Instead of ``loss.backward()``: fills ``.grad`` of the trainable parameters from values of the loss alone.
+
+    The estimate is that of :func:`grad`, over all parameters with ``requires_grad`` together.  As after
+    ``loss.backward()``, ``.grad`` accumulates and any ``torch.optim`` optimizer can step.
+
+    closure: called without arguments; returns the loss, a scalar tensor of float32 or float64, or a number.  It is evaluated
+    ``2 * samples`` times (``samples + 1`` one-sided) under ``torch.no_grad`` and must not call backward().  model: a
+    module, or its parameters.  unused: what to do about a parameter that an evaluation never consumes, ``"raise"`` or
+    ``"skip"`` (its ``.grad`` stays as it is).  probe, feedback, samples, sigma, seed, step: as for :func:`grad`.
+
+    Returns the loss as a scalar tensor: the mean of the evaluations (two-point), or the clean one (one-sided).
+
+    Nothing but ``.grad`` is written.  The perturbed values exist only where they are consumed, so the parameters stay bit
+    for bit what they were.  Buffers and the global generators (torch, NumPy, Python) are set back between evaluations:
+    all see the same dropout masks, and afterwards the state is as after one evaluation (one-sided: the clean one).
+
+    Raises ValueError or TypeError for an argument out of range; LossError if the loss is not a finite scalar of at least
+    float32; ParameterError if no parameter is trainable, one is no real floating-point tensor, out of reach, never
+    consumed, or written by the closure.  After an error everything is as before the call.
+
+    >>> import torch, zolib as zo
+    >>> model = torch.nn.Linear(3, 1)
+    >>> x, y = torch.ones(8, 3), torch.zeros(8, 1)
+    >>> loss = zo.backward(lambda: ((model(x) - y) ** 2).mean(), model, samples=8, seed=0)
+    >>> model.weight.grad.shape
+    torch.Size([1, 3])
+    """
+    chosen_probe = named("probe", probe, PROBES, Probe)
+    chosen_feedback = named("feedback", feedback, FEEDBACKS, Feedback)
+    samples, sigma = _samples(samples), _sigma(sigma)
+    if unused not in ("raise", "skip"):
+        raise ValueError(f"unused must be 'raise' or 'skip', got {unused!r}")
+    subject = Subject(closure, model, type(chosen_probe).__name__)
+    directions = Directions(chosen_probe, subject.targets, as_seed(seed), natural("step", step, _UINT32), samples)
+
+    def evaluate(k: int | None, scale: float) -> Tensor:
+        if k is None:
+            return subject.evaluate(None, unused)
+        return subject.evaluate(lambda j: directions.perturbed(k, j, scale), unused)
+
+    replay, value = _estimate(evaluate, directions, chosen_feedback, sigma, subject.state())
+    for j, (target, g) in enumerate(zip(subject.targets, replay.dense(), strict=True)):
+        if j in subject.consumed:
+            target.value.grad = g if target.value.grad is None else target.value.grad + g
+    return value
+
+
+class Subject:
+    """A closure and the parameters it consumes.  Evaluates the one with other values of the other."""
+
+    def __init__(self, closure: Callable[[], Any], model: nn.Module | Iterable[Tensor], probe: str):
+        if isinstance(closure, nn.Module) or not callable(closure):
+            order = " (the order is closure, model)" if isinstance(closure, nn.Module) else ""
+            found = type(closure).__name__
+            raise TypeError(f"closure must be a function without arguments that returns the loss, got {found}{order}")
+        self.closure, self.probe = closure, probe
+        self.modules: Sequence[nn.Module] = []
+        if isinstance(model, nn.Module):
+            refuse_unreachable(model)
+            self.modules = list(model.modules())
+            tensors: list[tuple[str, Tensor]] = list(model.named_parameters())
+        elif isinstance(model, Tensor) or not isinstance(model, Iterable):
+            raise TypeError(f"model must be a module or an iterable of parameters, got {type(model).__name__}")
+        else:
+            tensors = [(f"model[{i}]", t) for i, t in enumerate(model)]
+        # a frozen parameter keeps its number, so freezing one leaves the noise of the others alone
+        trainable = [(i, name, t) for i, (name, t) in enumerate(tensors) if getattr(t, "requires_grad", True)]
+        if not self.modules:  # a list is explicit: what cannot be trained was not meant to be there
+            trainable = [(i, name, t) for i, (name, t) in enumerate(tensors) if not _frozen(t)]
+        if tensors and not trainable:
+            raise ParameterError(
+                f"model: all {len(tensors)} parameters are frozen; call requires_grad_(True) on those to be trained"
+            )
+        self.targets = _targets([(name, t) for _, name, t in trainable], "model", [i for i, _, _ in trainable])
+        chosen = {id(t.value) for t in self.targets}
+        self.others = [t for _, t in tensors if id(t) not in chosen]
+        self.consumed: set[int] = set()
+
+    def state(self) -> State:
+        return State(self.modules, {t.value.device for t in self.targets})
+
+    def evaluate(self, value: Callable[[int], Tensor] | None, unused: str) -> Tensor:
+        """The loss with ``value(j)`` in place of target j, or with all as they are."""
+        if value is None:
+            return checked_loss(self.closure(), "closure()", self.probe)
+        mode = PointOfUse([t.value for t in self.targets], self.others, [t.name for t in self.targets], value)
+        with mode:
+            loss = self.closure()
+        missing = [t.name for j, t in enumerate(self.targets) if j not in mode.consumed]
+        if missing and (unused == "raise" or not mode.consumed):
+            raise ParameterError(
+                f"an evaluation never consumed parameter {', '.join(map(repr, missing[:3]))}"
+                f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}: the loss does not depend on it, or it is "
+                "consumed out of sight (a copy made before the evaluation, TorchScript, another thread). Check that "
+                "closure() runs this model; for a parameter that is rightly idle, freeze it or pass unused='skip'"
+            )
+        self.consumed |= mode.consumed
+        return checked_loss(loss, "closure()", self.probe)
+
+
+@contextlib.contextmanager
+def quiet_torch() -> Iterator[None]:
+    """No graph is built, and torch.compile steps aside: a compiled graph would not ask for its parameters again."""
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _estimate(
+    evaluate: Evaluate, directions: Directions, feedback: Feedback, sigma: float, state: State
+) -> tuple[Replay, Tensor]:
+    """The loop: all evaluations of one step, then the coefficients."""
+    plan: list[tuple[int | None, float]] = [
+        (k, sign * sigma) for k in range(directions.samples) for sign in feedback.signs
+    ]
+    if feedback.clean:
+        plan.append((None, 0.0))  # last, so that buffers end as after a plain evaluation
+    losses: list[Tensor] = []
+    try:
+        with quiet_torch():
+            for k, scale in plan:
+                if losses:
+                    state.restore()
+                losses.append(evaluate(k, scale))
+            values = as_double(losses)
+            _refuse_nonfinite(values, plan)
+            clean = values[-1] if feedback.clean else None
+            table = values[: directions.samples * len(feedback.signs)].view(directions.samples, -1)
+            weight = directions.probe.weight(directions.d) / directions.samples
+            coefficients = feedback.coefficients(table, clean, sigma) * weight
+            value = feedback.value(table, clean).to(losses[0])
+    except BaseException:
+        state.restore()
+        raise
+    return Replay(directions, coefficients.tolist()), value
+
+
+def _refuse_nonfinite(values: Tensor, plan: Sequence[tuple[int | None, float]]) -> None:
+    bad = torch.nonzero(~values.isfinite()).flatten().tolist()
+    if bad:
+        k, scale = plan[bad[0]]
+        where = "at the parameters themselves" if k is None else f"at sample {k}, scale {scale:+.3g}"
+        raise LossError(
+            f"the loss is {values[bad[0]].item()} {where} ({len(bad)} of {len(plan)} evaluations are not finite); the step is "
+            "refused, nothing was changed. Look at the loss without a probe, or make sigma smaller"
+        )
+
+
+def _targets(
+    named_tensors: Sequence[tuple[str, Any]], argument: str, indices: Sequence[int] | None = None
+) -> list[Target]:
+    """Checked targets; tensors that stand there twice count once."""
+    if not named_tensors:
+        raise ParameterError(f"{argument}: there is no parameter to probe; pass at least one tensor")
+    targets: list[Target] = []
+    seen: set[int] = set()
+    offset = 0
+    for index, (name, t) in zip(indices or range(len(named_tensors)), named_tensors, strict=True):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name} is {type(t).__name__}, not a tensor; convert it with torch.as_tensor")
+        if is_lazy(t):
+            raise ParameterError(f"parameter {name!r} has no shape yet (a lazy module); run one forward pass first")
+        if any(c.__name__ == "DTensor" for c in type(t).__mro__):
+            raise ParameterError(
+                f"parameter {name!r} is a DTensor, sharded over processes; zolib needs whole parameters"
+            )
+        if not t.is_floating_point():
+            raise ParameterError(
+                f"parameter {name!r} has dtype {str(t.dtype).removeprefix('torch.')}: only real floating-point numbers can be "
+                "shaken a little. Convert it with .float(), or leave it out"
+            )
+        if t.layout != torch.strided:
+            raise ParameterError(f"parameter {name!r} is sparse; convert it with .to_dense()")
+        if id(t) not in seen:
+            seen.add(id(t))
+            targets.append(Target(index, offset, name, t))
+            offset += t.numel()
+    if not offset:
+        raise ParameterError(f"{argument}: the parameters hold no element; there is nothing to probe")
+    return targets
+
+
+def _frozen(t: Any) -> bool:
+    return isinstance(t, nn.Parameter) and not t.requires_grad
+
+
+def _samples(samples: int) -> int:
+    number = natural("samples", samples, _UINT32)
+    if not number:
+        raise ValueError("samples must be at least 1, got 0: an estimate needs a direction")
+    return number
+
+
+def _sigma(sigma: float) -> float:
+    if not isinstance(sigma, numbers.Real) or isinstance(sigma, bool):
+        raise TypeError(f"sigma must be a number, got {sigma!r}")
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"sigma must be a positive, finite probe size, got {sigma!r}; zolib.check suggests one")
+    return float(sigma)

@@ -1,0 +1,161 @@
+"""Probes: where the noise enters, and of what law.
+
+A parameter probe draws a direction ``z`` in the space of all trainable parameters, d numbers in all.  Feedback turns the
+values at theta + sigma z into a coefficient c, and the estimate of the gradient is the mean over K samples of
+``weight * c * z``.  Each probe here has E[weight z z^T] = I, so that the estimate tends to the gradient as sigma goes to 0.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from zolib.noise import stream
+
+
+T = TypeVar("T")
+
+
+class Target(NamedTuple):
+    """One tensor to probe."""
+
+    number: int  # its place in the traversal of all parameters, frozen ones included: what the stream knows it by
+    offset: int  # how many probed numbers come before it
+    name: str
+    value: Tensor
+
+
+class Probe:
+    """What a parameter probe answers.  Subclasses give the law."""
+
+    def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
+        """Raw values of several samples, one float32 tensor of shape (len(samples), numel) for each target.
+
+        targets: any of those that are probed, d numbers in all.  What is drawn for one does not depend on the others.
+        """
+        raise NotImplementedError
+
+    def factor(self, raw: Iterable[Tensor], d: int) -> Tensor | None:
+        """A factor for each sample that depends on all its values together, (len(samples),); None where it is 1."""
+        return None
+
+    def weight(self, d: int) -> float:
+        """The factor that makes E[weight z z^T] the identity."""
+        return 1.0
+
+    def validate(self, d: int, samples: int) -> None:
+        """Raise ValueError if ``samples`` directions cannot be drawn in ``d`` dimensions."""
+
+
+def _draw(law: int, targets: Sequence[Target], seed: int, step: int, samples: range) -> list[Tensor]:
+    """One law of the stream over several targets, each on its own device."""
+    drawn: dict[int, Tensor] = {}
+    for device in {t.value.device for t in targets}:
+        here = [t for t in targets if t.value.device == device]
+        parts = [(t.number, t.value.numel()) for t in here]
+        drawn |= zip((t.number for t in here), stream.draw(law, seed, step, samples, parts, device), strict=True)
+    return [drawn[t.number] for t in targets]
+
+
+@dataclass(frozen=True)
+class Gaussian(Probe):
+    """Independent standard normal directions: z ~ N(0, I).
+
+    E|g_hat|^2 = (d + K + 1)/K |g|^2 for K samples as sigma goes to 0.  At any sigma its expectation is exactly the
+    gradient of the objective smoothed by a Gaussian of width sigma (Stein's lemma; Nesterov and Spokoiny 2017, section 2).
+    """
+
+    def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
+        return _draw(stream.NORMAL, targets, seed, step, samples)
+
+
+@dataclass(frozen=True)
+class Rademacher(Probe):
+    """Independent fair signs: each z_i is +1 or -1, as in SPSA (Spall 1992).
+
+    E|g_hat|^2 = (d + K - 1)/K |g|^2 for K samples as sigma goes to 0: the least that independent directions allow.  One
+    random bit per parameter.
+    """
+
+    def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
+        return _draw(stream.SIGN, targets, seed, step, samples)
+
+
+@dataclass(frozen=True)
+class Sphere(Probe):
+    """Directions uniform on the sphere of radius sqrt(d), joint over all parameters: a normalised Gaussian.
+
+    E|g_hat|^2 = (d + K - 1)/K |g|^2 for K samples as sigma goes to 0.  Every probe has the same length, sigma sqrt(d).
+    """
+
+    def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
+        return _draw(stream.NORMAL, targets, seed, step, samples)
+
+    def factor(self, raw: Iterable[Tensor], d: int) -> Tensor:
+        # Squares are summed as multiples of 2^-24, in integers: exact, so the order of summation cannot show
+        squares = sum((z * z * 2.0**24).round().to(torch.int64).sum(dim=1).cpu() for z in raw)
+        return (d * 2.0**24 / torch.as_tensor(squares).double()).sqrt().float()
+
+
+@dataclass(frozen=True)
+class Coordinate(Probe):
+    """One parameter at a time, drawn without replacement: z = e_i, weighted by d.
+
+    ``samples=d`` is the full difference quotient, coordinate by coordinate, and has no variance; with fewer samples
+    E|g_hat|^2 = d/K |g|^2.
+    """
+
+    def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
+        # asked for one chunk after another: drawing a power of two at a time lets the chunks share one draw
+        chosen = _distinct(seed, step, min(d, 1 << (samples.stop - 1).bit_length()), d)
+        where = torch.tensor(chosen[samples.start : samples.stop])
+        directions = []
+        for target in targets:
+            size = target.value.numel()
+            z = torch.zeros(len(samples), size)
+            rows = torch.nonzero((where >= target.offset) & (where < target.offset + size)).flatten()
+            z[rows, where[rows] - target.offset] = 1.0
+            directions.append(z.to(target.value.device))
+        return directions
+
+    def weight(self, d: int) -> float:
+        return float(d)
+
+    def validate(self, d: int, samples: int) -> None:
+        if samples > d:
+            raise ValueError(
+                f"samples={samples} is more than the {d} coordinates there are; Coordinate draws them without "
+                f"replacement, so samples={d} is already the full difference quotient"
+            )
+
+
+_distinct = lru_cache(maxsize=8)(stream.distinct)
+
+
+def named(kind: str, given: object, known: dict[str, type[T]], base: type[T]) -> T:
+    """An object from an argument that is one, or that names one; the nearest known name helps where none fits."""
+    if isinstance(given, base):
+        return given
+    if isinstance(given, str):
+        if given in known:
+            return known[given]()
+        near = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{kind}={given!r} is not known.{hint} Known: {', '.join(sorted(known))}")
+    if isinstance(given, type) and issubclass(given, base):
+        raise TypeError(f"{kind}={given.__name__} is the class; pass an object, {given.__name__}()")
+    raise TypeError(f"{kind} must be a {base.__name__} or the name of one ({', '.join(sorted(known))}), got {given!r}")
+
+
+PROBES: dict[str, type[Probe]] = {
+    "gaussian": Gaussian,
+    "rademacher": Rademacher,
+    "sphere": Sphere,
+    "coordinate": Coordinate,
+}
