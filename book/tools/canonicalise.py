@@ -10,7 +10,6 @@ compared with a fresh run by nbval.
 import argparse
 import os
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -72,9 +71,9 @@ def write(notebook, path: Path) -> bool:
     text = serialise(notebook)
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8", suffix=".tmp") as file:
-        file.write(text)
-    os.replace(file.name, path)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
     return True
 
 

@@ -1,0 +1,92 @@
+"""The checks that the build makes beyond Sphinx's own, each on a small piece."""
+
+import pytest
+from docutils import nodes
+from zobook import alt_text, formulas, scripts
+
+MACROS = {"R": r"\mathbb{R}", "half": [r"\tfrac{1}{2} #1", 1]}
+
+
+def test_formulas_that_are_right_pass():
+    right = [(r"\half{x} \in \R", False), (r"\boldsymbol{x} + \cancel{y}", True),
+             (r"\begin{split}a &= b \\ c &= d\end{split}", True), (r"\begin{cases} 0 \\ 1 \end{cases}", True)]
+    assert formulas.typeset(right, MACROS) == {}
+
+
+@pytest.mark.parametrize("wrong", [r"\frac{1}", r"\nope", r"\left( x", r"x^2^3", r"\begin{split} x", r"{x", r"a & b",
+                                   r"\half"])
+def test_formulas_that_are_wrong_are_found(wrong):
+    errors = formulas.typeset([("x", False), (wrong, True), ("y", True)], MACROS)
+    assert list(errors) == [1]
+    assert errors[1]
+
+
+def test_formulas_are_checked_as_pages_hold_them():
+    assert formulas.as_browser_sees_it(nodes.math("", "x")) == "x"
+    assert formulas.as_browser_sees_it(nodes.math_block("", r"a &= b \\ c &= d")).startswith(r"\begin{split}")
+    block = nodes.math_block("", r"\begin{align}a\end{align}")
+    block["nowrap"] = True
+    assert formulas.as_browser_sees_it(block) == r"\begin{align}a\end{align}"
+
+
+def page(*content):
+    document = nodes.container()
+    document.extend(content)
+    return document
+
+
+def cell_output(text, **attributes):
+    """The nodes of a cell that shows one image, with this text form beside it."""
+    image = nodes.container("", nodes.image(uri="x.png", **attributes), mime_type="image/png")
+    words = nodes.container("", nodes.literal_block("", text), mime_type="text/plain")
+    bundle = nodes.container("", image, words, nb_element="mime_bundle")
+    return nodes.container("", bundle, nb_element="cell_code", cell_index=3)
+
+
+def faults(document):
+    alt_text.name_figures(document)
+    return [problem for _, problem in alt_text.nameless(document)]
+
+
+def test_images_need_words():
+    assert faults(page(nodes.image(uri="x.png"))) == ["image without alternative text"]
+    assert faults(page(nodes.image(uri="x.png", alt="  "))) == ["image without alternative text"]
+    assert faults(page(nodes.image(uri="x.png", alt="A slope."))) == []
+
+
+def test_the_figure_of_a_cell_takes_the_words_of_its_output():
+    document = page(cell_output("Error falls\nwith the step."))
+    assert faults(document) == []
+    assert next(iter(document.findall(nodes.image)))["alt"] == "Error falls with the step."
+
+
+def test_the_default_text_of_a_figure_is_no_words():
+    assert faults(page(cell_output("<Figure size 640x480 with 1 Axes>"))) == ["image without alternative text"]
+    assert faults(page(cell_output("<Figure size 640x480 with 1 Axes>", alt="Set in the cell's metadata."))) == []
+
+
+@pytest.mark.parametrize(("html", "count"), [
+    ('<img src="x.png">', 1),
+    ('<img src="x.png" alt="">', 1),
+    ('<img src="x.png" alt="A slope.">', 0),
+    ("<svg><path/></svg>", 1),
+    ('<svg role="img"><path/></svg>', 1),
+    ('<svg role="img" aria-label="A slope."><path/></svg>', 0),
+    ('<svg role="group" aria-labelledby="t"><title id="t">A map</title></svg>', 0),
+    ('<svg aria-hidden="true"><path/></svg>', 0),
+    ("<p>no picture</p>", 0),
+])
+def test_pictures_in_raw_html_need_words(html, count):
+    assert len(faults(page(nodes.raw("", html, format="html")))) == count
+
+
+def test_outside_and_double_scripts_are_dropped():
+    class Script:
+        def __init__(self, filename=None, body=None):
+            self.filename, self.attributes = filename, {"body": body} if body else {}
+
+    mine, inline = Script("_static/mine.js"), Script(body="let x = 1")
+    context = {"script_files": [mine, Script("https://unpkg.com/thebe@0.8.2"), inline, Script("_static/mine.js"),
+                                Script(body="const THEBE_JS_URL = 1"), Script(body="let x = 1")]}
+    scripts._clean(None, "page", "page.html", context, None)
+    assert context["script_files"] == [mine, inline]
