@@ -23,6 +23,13 @@ def cells(doctree):
             yield node["cell_index"] + 1, node
 
 
+def ancestors(node):
+    """The node itself, its parent, and so on up to the document."""
+    while node is not None:
+        yield node
+        node = node.parent
+
+
 def words_of_output(bundle) -> str:
     """The text form of one output, if somebody wrote it."""
     for form in bundle.children:
@@ -83,15 +90,13 @@ def _check(app, doctree):
     name_figures(doctree)
     numbers = {id(cell): number for number, cell in cells(doctree)}
     for node, problem in nameless(doctree):
-        parent = node
-        while parent is not None and id(parent) not in numbers:
-            parent = parent.parent
-        if parent is not None:
-            where = f"cell {numbers[id(parent)]}: "
-            cure = "; show it with zolib.notebook.show(figure, alt=\"...\")"
+        number = next((numbers[id(above)] for above in ancestors(node) if id(above) in numbers), None)
+        line = next((above.line for above in ancestors(node) if above.line), None)
+        if number is not None:
+            problem = f"cell {number}: {problem}; show it with zolib.notebook.show(figure, alt=\"...\")"
         else:
-            where, cure = "", "; say in words what it shows"
-        logger.warning("%s%s%s", where, problem, cure, location=node if node.source else app.env.docname)
+            problem = f"{problem}; say in words what it shows"
+        logger.warning(problem, location=(app.env.docname, line))
 
 
 def setup(app):

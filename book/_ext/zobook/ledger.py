@@ -1,13 +1,14 @@
 """Collects what the executed chapters measured, and compares it with what is claimed.
 
 Only executed outputs count, never the stored ones: a number that no longer comes out must not reach the page.
-MyST-NB leaves each executed notebook in its output folder while it reads the chapter; the records found there
-are kept in Sphinx's environment.
+They are taken from the cache of executed notebooks. The copy that MyST-NB leaves in ``_build/jupyter_execute``
+will not do: when a notebook comes from the cache, that copy holds the stored outputs.
 """
 
-import json
 from pathlib import Path
 
+import nbformat
+from jupyter_cache import get_cache
 from sphinx.util import logging
 
 from zolib import claims
@@ -15,6 +16,8 @@ from zolib import claims
 from .alt_text import cells
 
 logger = logging.getLogger(__name__)
+
+SHOWABLE = ("text/", "image/", "application/javascript")  # beginnings of the kinds of output a page can show
 
 
 def claims_file(app) -> Path:
@@ -28,19 +31,29 @@ def measured(env) -> dict[str, list[dict]]:
     return env.zobook_measured
 
 
+def executed(source: Path, cache_path: str):
+    """The notebook with the outputs of its last successful run, or None: the failure is reported elsewhere."""
+    try:
+        return get_cache(cache_path).merge_match_into_notebook(nbformat.read(source, as_version=4))[1]
+    except KeyError:
+        return None
+
+
 def anchor(claim_id: str) -> str:
     return f"claim-{claim_id}"
 
 
 def _read(app, doctree):
     env = app.env
-    if Path(env.doc2path(env.docname)).suffix != ".ipynb":
+    source = Path(env.doc2path(env.docname))
+    if source.suffix != ".ipynb":
         return
-    executed = Path(env.mystnb_config.output_folder) / f"{env.docname}.ipynb"
-    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    notebook = executed(source, app.config.nb_execution_cache_path)
+    if notebook is None:
+        return
     for position, cell in enumerate(notebook["cells"], start=1):
         for output in cell.get("outputs", []):
-            if "data" in output and not set(output["data"]) - {claims.MIME}:
+            if "data" in output and not any(kind.startswith(SHOWABLE) for kind in output["data"]):
                 logger.warning("cell %d: an output has no form that a page can show", position,
                                location=env.docname)
     found = claims.records(notebook)
