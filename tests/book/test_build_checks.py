@@ -2,7 +2,7 @@
 
 import pytest
 from docutils import nodes
-from zobook import alt_text, formulas, scripts
+from zobook import alt_text, docstrings, formulas, scripts
 
 MACROS = {"R": r"\mathbb{R}", "half": [r"\tfrac{1}{2} #1", 1]}
 
@@ -90,3 +90,11 @@ def test_outside_and_double_scripts_are_dropped():
                                 Script(body="const THEBE_JS_URL = 1"), Script(body="let x = 1")]}
     scripts._clean(None, "page", "page.html", context, None)
     assert context["script_files"] == [mine, inline]
+
+
+def test_bars_in_docstrings_are_bars():
+    lines = ["E|g|^2 and ``a | b`` and `c|d`", "", ".. math:: |x|", "          |y|", "", "after |z|", "code::", "", "    a | b",
+             "", ">>> a | b"]
+    docstrings.escape_bars(lines)
+    assert lines == [r"E\|g\|^2 and ``a | b`` and `c|d`", "", ".. math:: |x|", "          |y|", "", r"after \|z\|", "code::", "",
+                     "    a | b", "", ">>> a | b"]

@@ -1,8 +1,11 @@
 """Pages load nothing from outside, and no script twice.
 
 Jupyter Book adds thebe (from a CDN, for live code) and some scripts twice over, which logs errors in the
-browser's console. Both are dropped from every page.
+browser's console. Both are dropped from every page. A search lists excerpts by fetching the pages it found, which
+browsers refuse to a page opened from a file: there it lists titles only.
 """
+
+NO_EXCERPTS_FROM_FILES = 'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
 
 
 def _name(script) -> str:
@@ -22,4 +25,5 @@ def _clean(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
+    app.add_js_file(None, body=NO_EXCERPTS_FROM_FILES)
     app.connect("html-page-context", _clean, priority=900)
