@@ -1,8 +1,12 @@
 """The checks that the build makes beyond Sphinx's own, each on a small piece."""
 
+from pathlib import Path
+
 import pytest
 from docutils import nodes
-from zobook import alt_text, docstrings, formulas, scripts
+from zobook import alt_text, docstrings, formulas, public_names, scripts
+
+import zolib
 
 MACROS = {"R": r"\mathbb{R}", "half": [r"\tfrac{1}{2} #1", 1]}
 
@@ -98,3 +102,13 @@ def test_bars_in_docstrings_are_bars():
     docstrings.escape_bars(lines)
     assert lines == [r"E\|g\|^2 and ``a | b`` and `c|d`", "", ".. math:: |x|", "          |y|", "", r"after \|z\|", "code::", "",
                      "    a | b", "", ">>> a | b"]
+
+
+def test_every_public_name_has_its_place_in_the_library_pages():
+    shown = [name for kind in public_names.KINDS for name in public_names.public(kind)]
+    modules = [name for name in zolib.__all__ if public_names.kind(getattr(zolib, name)) is None]
+    assert sorted(shown + modules) == sorted(zolib.__all__)
+    page = (Path(__file__).parents[2] / "book" / "api.md").read_text()
+    for kind in public_names.KINDS:
+        assert f".. public-names:: {kind}" in page
+    assert all(getattr(zolib, name).__doc__ for name in zolib.__all__)
