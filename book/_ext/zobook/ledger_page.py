@@ -36,7 +36,10 @@ class ClaimsLedger(SphinxDirective):
             declared = {}  # the comparison reports it
         self.keys = bibliography_keys(self.env)
         page = [Gap(fill="totals"), self.legend("Verdicts", claims.VERDICTS), self.legend("Sources", claims.GRADES)]
-        return page + [self.row(claim) for claim in declared.values()]
+        for chapter in sorted({claim.chapter for claim in declared.values()}):
+            page.append(nodes.rubric("", f"Chapter {int(chapter)}"))
+            page += [self.row(claim) for claim in declared.values() if claim.chapter == chapter]
+        return page
 
     def legend(self, title: str, meanings: dict):
         box = nodes.container(classes=["claims-legend"])
@@ -112,8 +115,13 @@ def totals(found):
     count = Counter(record["verdict"] for _, record in found.values())
     box = nodes.container(classes=["claims-totals"])
     for verdict in claims.VERDICTS:
-        box += nodes.paragraph("", "", nodes.strong("", str(count[verdict])), nodes.Text(" "), mark(verdict),
-                               classes=[f"claim-{verdict}"])
+        total = nodes.paragraph("", "", nodes.strong("", str(count[verdict])), nodes.Text(" "), mark(verdict),
+                                classes=[f"claim-{verdict}"])
+        if verdict != "reproduced":  # the few are worth finding among the many
+            for name, (_, record) in found.items():
+                if record["verdict"] == verdict:
+                    total += [nodes.Text(" "), nodes.reference("", name, refid=ledger.anchor(name), internal=True)]
+        box += total
     return box
 
 
