@@ -42,6 +42,7 @@ _STYLE = """<style>
 .zolib-moving label,.zolib-guess label{display:block;margin-top:.4rem;font-weight:600}
 .zolib-moving input,.zolib-guess input{width:100%;max-width:40rem;accent-color:var(--zo-info,#2a7ab8)}
 .zolib-moving .words{min-height:3.2em;margin:.3rem 0 0}
+html .bd-content div.cell_output .text_html:has(.zolib-moving,.zolib-guess){background:none!important;color:inherit!important;padding:0!important}
 </style>"""
 
 _SCRIPT = """<script>(function(){
@@ -210,8 +211,8 @@ class recall:
 function say(v){o.textContent=v?"Your guess: "+v+". ":""}
 try{say(localStorage.getItem(k))}catch(e){}
 document.addEventListener(k,function(e){say(e.detail)});})();</script>""" % ((f"zg-{self.name}",) * 2)
-        words = f'<p><span id="zg-{self.name}-r"></span>{html.escape(repr(self))}</p>'
-        return {"text/html": words + script, "text/plain": repr(self)}
+        words = f'<p class="zolib-guess"><span id="zg-{self.name}-r"></span>{html.escape(repr(self))}</p>'
+        return {"text/html": _STYLE + words + script, "text/plain": repr(self)}
 
 
 def _embed(data) -> str:

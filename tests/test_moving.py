@@ -1,0 +1,122 @@
+"""Moving figures: what is in the page, what the script is told, and what remains without scripts."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from zolib.moving import Moving, ask, recall
+
+
+@pytest.fixture
+def figure():
+    figure = Moving("size", ["small & low", "big", "huge"], ["one <b>", "two", "three"])
+    panel = figure.panel("A panel", (0, 2), (1e-2, 1), "x", "y", logy=True)
+    panel.line([0, 1, 2], [0.01, 0.1, 1])
+    panel.moving_line(np.zeros((3, 2)) + [0, 2], [[0.01, 0.1], [0.1, 0.1], [1, 0.1]], "a")
+    panel.dot([0, 1, 2], [0.01, 0.1, 1], "b")
+    panel.text(1, 0.5, "a < b")
+    return figure
+
+
+def script_data(html):
+    return json.loads(re.search(r",data=(\{.*?\});if", html).group(1))
+
+
+def svg(html):
+    return ET.fromstring(re.search(r"<svg.*?</svg>", html, re.DOTALL).group(0))
+
+
+def test_page_holds_a_named_drawing_and_a_labelled_slider(figure):
+    html = figure.to_html()
+    assert 'class="zolib-moving"' in html
+    drawing = svg(html)  # well-formed
+    assert drawing.get("role") == "img" and drawing.get("aria-label") == "A panel"
+    key = re.search(r'<label for="([^"]+)"', html).group(1)
+    (slider,) = re.findall(r"<input[^>]*>", html)
+    assert f'id="{key}"' in slider and 'type="range"' in slider and 'max="2"' in slider
+    assert 'aria-valuetext="big"' in slider
+    assert 'aria-live="polite"' in html
+
+
+def test_nothing_is_loaded_from_outside(figure):
+    html = figure.to_html() + ask("a", "b", ["c", "d"])._repr_mimebundle_()["text/html"]
+    assert not re.search(r"https?:|src=|@import|url\(", html)
+
+
+def test_every_frame_is_in_the_page(figure):
+    data = script_data(figure.to_html())
+    assert data["values"] == ["small & low", "big", "huge"]
+    assert data["captions"][0] == "one <b>"
+    assert [set(move["set"]) for move in data["moves"]] == [{"points"}, {"cx", "cy"}]
+    assert all(len(frames) == 3 for move in data["moves"] for frames in move["set"].values())
+    assert len(set(data["moves"][1]["set"]["cx"])) == 3
+
+
+def test_coordinates_follow_the_axes(figure):
+    cx, cy = (list(map(float, script_data(figure.to_html())["moves"][1]["set"][k])) for k in ("cx", "cy"))
+    assert cx[1] - cx[0] == pytest.approx(cx[2] - cx[1], abs=0.2)  # linear
+    assert cy[0] - cy[1] == pytest.approx(cy[1] - cy[2], abs=0.2)  # 0.01, 0.1, 1 on a logarithmic axis
+    assert cx[0] < cx[2] and cy[0] > cy[2]  # SVG counts downwards
+
+
+def test_without_scripts_one_frame_and_its_words_remain(figure):
+    html = figure.to_html()
+    still = html[: html.index("<script>")]
+    data = script_data(html)
+    dot = next(e for e in svg(html).iter("circle"))
+    assert dot.get("cx") == data["moves"][1]["set"]["cx"][1]
+    assert ">two</p>" in still
+    assert re.search(r'class="control" hidden', still)  # a slider that cannot move anything is not offered
+
+
+def test_script_cannot_be_closed_by_data():
+    figure = Moving("x", ["</script>", "b"], ["a", "b"])
+    html = figure.to_html()
+    assert html.count("</script>") == 1
+    assert script_data(html)["values"][0] == "</script>"
+
+
+def test_the_same_figure_gives_the_same_page(figure):
+    assert figure.to_html() == figure.to_html()
+
+
+def test_stored_form_is_text(figure):
+    bundle = figure._repr_mimebundle_()
+    assert bundle["text/plain"] == "A figure with a slider, size: small & low to huge."
+    assert set(bundle) == {"text/html", "text/plain"}
+
+
+def test_points_outside_the_axes_lie_on_their_edge():
+    figure = Moving("x", ["a", "b"], ["a", "b"])
+    panel = figure.panel("p", (0, 1), (1e-3, 1), logy=True)
+    panel.dot([-5, 5], [0, 1e9])
+    move = script_data(figure.to_html())["moves"][0]["set"]
+    assert [float(v) for v in move["cx"]] == [52, 368]
+    assert [float(v) for v in move["cy"]] == [246, 30]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Moving("x", ["a"], ["a"]), "at least two"),
+        (lambda: Moving("x", ["a", "b"], ["a"]), "one caption for each"),
+        (lambda: Moving("x", ["a", "b"], ["a", "b"]).panel("p", (1, 0), (0, 1)), r"x=\(1, 0\)"),
+        (lambda: Moving("x", ["a", "b"], ["a", "b"]).panel("p", (0, 1), (0, 1), logy=True), r"y=\(0, 1\)"),
+        (lambda: Moving("x", ["a", "b"], ["a", "b"]).panel("p", (0, 1), (0, 1)).dot([1, 1, 1], [0, 0, 0]), "one each"),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_guess_is_asked_and_recalled_under_one_name():
+    asked = ask("step", "My step:", ["1e-3", "1e-1"])._repr_mimebundle_()
+    told = recall("step", "1e-3")._repr_mimebundle_()
+    assert "zolib-zg-step" in told["text/html"] and 'id="zg-step"' in asked["text/html"]
+    assert asked["text/plain"] == "My step: Your guess, from 1e-3 to 1e-1?"
+    assert told["text/plain"] == "Measured: 1e-3."
+    assert "<noscript>" in asked["text/html"]
