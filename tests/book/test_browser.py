@@ -40,6 +40,17 @@ IMAGES = """() => {
 }"""
 
 
+def test_the_searches_above_find_what_they_should(chromium):
+    page = chromium.new_page()
+    page.set_content(r"""<article><span class="math">\(x\)</span> <p>and \frac{1}{2}</p>
+        <code>\sigma is code</code> <img src="data:," alt="words"> <img src="data:,"><svg></svg>
+        <svg aria-label="words"></svg><span data-mjx-error="Missing argument">x</span></article>""")
+    assert [found.split(":")[0] for found in page.evaluate(FORMULAS)] == ["not typeset", "error", "source", "source"]
+    assert [found.split(":")[0] for found in page.evaluate(IMAGES)] == ["not shown", "without words", "not shown",
+                                                                        "svg without words"]
+    page.close()
+
+
 def test_every_page_was_built(html):
     assert [name for name in [*PAGES, "index.html"] if not (html / name).exists()] == []
 
