@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class Directions:
         self._drawn: list[Tensor] = []
         self._range = range(0)
         self._factor: tuple[int, Tensor | None] = (-1, None)
+        self._bits: dict[int, Tensor] = {}
 
     def __call__(self, k: int, j: int) -> Tensor:
         """float32, of the target's shape, on its device."""
@@ -37,6 +39,7 @@ class Directions:
             return self._alone(k, j).view(shape)
         if k not in self._range:
             self._range = range(k, min(self.samples, k + max(1, CHUNK // max(1, self.d))))
+            self._bits.clear()
             raw = self.probe.draw(self.targets, self.d, self.seed, self.step, self._range)
             factor = self.probe.factor(raw, self.d)
             self._drawn = raw if factor is None else [z * factor.to(z.device).unsqueeze(1) for z in raw]
@@ -54,14 +57,19 @@ class Directions:
 
     def perturbed(self, k: int, j: int, scale: float) -> Tensor:
         """``theta + scale z(k)`` for one target, in its own precision.  A pair +scale, -scale shares rounding bits."""
+        return shifted(self.targets[j].value, self(k, j), scale, partial(self._rounding_bits, k, j))
+
+    def _rounding_bits(self, k: int, j: int) -> Tensor:
+        """int32 in [0, 2**16), of the target's shape, from a stream of their own.  Called after z(k, j)."""
         target = self.targets[j]
-
-        def bits() -> Tensor:
+        samples = range(k, k + 1) if self.d > CHUNK else self._range
+        bits = self._bits.get(j)
+        if bits is None:
             part = [(target.number, target.value.numel())]
-            drawn = stream.draw(stream.ROUNDING, self.seed, self.step, range(k, k + 1), part, target.value.device)
-            return drawn[0].view(target.value.shape)
-
-        return shifted(target.value, self(k, j), scale, bits)
+            bits = stream.draw(stream.ROUNDING, self.seed, self.step, samples, part, target.value.device)[0]
+            if self.d <= CHUNK:
+                self._bits[j] = bits
+        return bits[k - samples.start].view(target.value.shape)
 
 
 @dataclass(frozen=True)

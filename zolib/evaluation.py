@@ -25,7 +25,7 @@ class State:
     def __init__(self, modules: Iterable[nn.Module], devices: Iterable[torch.device]):
         self._cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
         self._buffers = [
-            (module, name, buffer, buffer.clone(), buffer._version)
+            (module, name, buffer, buffer.clone())
             for module in modules
             for name, buffer in module._buffers.items()
             if buffer is not None
@@ -41,12 +41,10 @@ class State:
             torch.cuda.set_rng_state(state, i)
         np.random.set_state(self._numpy)
         random.setstate(self._python)
-        for i, (module, name, buffer, saved, version) in enumerate(self._buffers):
-            module._buffers[name] = buffer  # the module may have put another tensor in its place
-            if buffer._version != version:
-                with torch.no_grad():
-                    buffer.copy_(saved)
-                self._buffers[i] = (module, name, buffer, saved, buffer._version)
+        with torch.no_grad():
+            for module, name, buffer, saved in self._buffers:
+                module._buffers[name] = buffer  # the module may have put another tensor in its place
+                buffer.copy_(saved)  # always: batch norm writes its statistics without a new version number
 
 
 def checked_loss(loss: Any, source: str, probe: str) -> Tensor:
@@ -66,8 +64,8 @@ def checked_loss(loss: Any, source: str, probe: str) -> Tensor:
         )
     if loss.dtype in (torch.float16, torch.bfloat16):
         raise LossError(
-            f"{source} returned a {str(loss.dtype).removeprefix('torch.')} loss: a probe changes it by less than its last "
-            "digit. Compute the loss in float32, for example F.cross_entropy(logits.float(), y)"
+            f"{source} returned a {str(loss.dtype).removeprefix('torch.')} loss: a probe changes it by less than its "
+            "last digit. Compute the loss in float32, for example F.cross_entropy(logits.float(), y)"
         )
     if loss.is_complex():
         raise LossError(f"{source} returned a complex loss; return a real number")

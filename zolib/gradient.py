@@ -5,24 +5,22 @@ draw a direction (probe), evaluate the objective along it (feedback), add the di
 
 from __future__ import annotations
 
-import contextlib
 import math
 import numbers
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-from zolib.errors import LossError, ParameterError
+from zolib.errors import LossError
 from zolib.estimate import Directions, Replay
 from zolib.evaluation import State, as_double, checked_loss
 from zolib.feedback import FEEDBACKS, Feedback
-from zolib.noise.point_of_use import PointOfUse, refuse_unreachable
 from zolib.noise.seeds import as_seed, natural
-from zolib.probes import PROBES, Probe, Target, named
+from zolib.probes import PROBES, Probe, named
+from zolib.subject import Subject, as_targets, quiet_torch
 
 _UINT32 = 1 << 32
 
@@ -71,7 +69,7 @@ def grad(
 
     def gradient(x: Any, *args: Any, step: int = 0, **kwargs: Any) -> Any:
         paths, tree = pytree.tree_flatten_with_path(x)
-        targets = _targets([("x" + pytree.keystr(path), leaf) for path, leaf in paths], "x")
+        targets = as_targets([("x" + pytree.keystr(path), leaf) for path, leaf in paths], "x")
         directions = Directions(chosen_probe, targets, as_seed(seed), natural("step", step, _UINT32), samples)
 
         def evaluate(k: int | None, scale: float) -> Tensor:
@@ -107,20 +105,22 @@ def backward(
     The estimate is that of :func:`grad`, over all parameters with ``requires_grad`` together.  As after
     ``loss.backward()``, ``.grad`` accumulates and any ``torch.optim`` optimizer can step.
 
-    closure: called without arguments; returns the loss, a scalar tensor of float32 or float64, or a number.  It is evaluated
-    ``2 * samples`` times (``samples + 1`` one-sided) under ``torch.no_grad`` and must not call backward().  model: a
-    module, or its parameters.  unused: what to do about a parameter that an evaluation never consumes, ``"raise"`` or
-    ``"skip"`` (its ``.grad`` stays as it is).  probe, feedback, samples, sigma, seed, step: as for :func:`grad`.
+    closure: called without arguments; returns the loss, a scalar tensor of float32 or float64, or a number.  It is
+    evaluated ``2 * samples`` times (``samples + 1`` one-sided) under ``torch.no_grad`` and must not call backward().
+    model: a module, or its parameters.  unused: what to do about a parameter that an evaluation never consumes,
+    ``"raise"`` or ``"skip"`` (its ``.grad`` stays as it is).  probe, feedback, samples, sigma, seed, step: as for
+    :func:`grad`.
 
     Returns the loss as a scalar tensor: the mean of the evaluations (two-point), or the clean one (one-sided).
 
-    Nothing but ``.grad`` is written.  The perturbed values exist only where they are consumed, so the parameters stay bit
-    for bit what they were.  Buffers and the global generators (torch, NumPy, Python) are set back between evaluations:
-    all see the same dropout masks, and afterwards the state is as after one evaluation (one-sided: the clean one).
+    Nothing but ``.grad`` is written.  The perturbed values exist only where they are consumed, so the parameters stay
+    bit for bit what they were.  Buffers and the global generators (torch, NumPy, Python) are set back between
+    evaluations: all see the same dropout masks, and afterwards the state is as after one evaluation (one-sided: the
+    clean one).
 
-    Raises ValueError or TypeError for an argument out of range; LossError if the loss is not a finite scalar of at least
-    float32; ParameterError if no parameter is trainable, one is no real floating-point tensor, out of reach, never
-    consumed, or written by the closure.  After an error everything is as before the call.
+    Raises ValueError or TypeError for an argument out of range; LossError if the loss is not a finite scalar of at
+    least float32; ParameterError if no parameter is trainable, or one is no real floating-point tensor, out of reach,
+    never consumed, or written by the closure.  After an error everything is as before the call.
 
     >>> import torch, zolib as zo
     >>> model = torch.nn.Linear(3, 1)
@@ -138,75 +138,14 @@ def backward(
     directions = Directions(chosen_probe, subject.targets, as_seed(seed), natural("step", step, _UINT32), samples)
 
     def evaluate(k: int | None, scale: float) -> Tensor:
-        if k is None:
-            return subject.evaluate(None, unused)
-        return subject.evaluate(lambda j: directions.perturbed(k, j, scale), unused)
+        value = None if k is None else lambda j: directions.perturbed(k, j, scale)
+        return subject.evaluate(value, unused)
 
     replay, value = _estimate(evaluate, directions, chosen_feedback, sigma, subject.state())
     for j, (target, g) in enumerate(zip(subject.targets, replay.dense(), strict=True)):
         if j in subject.consumed:
             target.value.grad = g if target.value.grad is None else target.value.grad + g
     return value
-
-
-class Subject:
-    """A closure and the parameters it consumes.  Evaluates the one with other values of the other."""
-
-    def __init__(self, closure: Callable[[], Any], model: nn.Module | Iterable[Tensor], probe: str):
-        if isinstance(closure, nn.Module) or not callable(closure):
-            order = " (the order is closure, model)" if isinstance(closure, nn.Module) else ""
-            found = type(closure).__name__
-            raise TypeError(f"closure must be a function without arguments that returns the loss, got {found}{order}")
-        self.closure, self.probe = closure, probe
-        self.modules: Sequence[nn.Module] = []
-        if isinstance(model, nn.Module):
-            refuse_unreachable(model)
-            self.modules = list(model.modules())
-            tensors: list[tuple[str, Tensor]] = list(model.named_parameters())
-        elif isinstance(model, Tensor) or not isinstance(model, Iterable):
-            raise TypeError(f"model must be a module or an iterable of parameters, got {type(model).__name__}")
-        else:
-            tensors = [(f"model[{i}]", t) for i, t in enumerate(model)]
-        # a frozen parameter keeps its number, so freezing one leaves the noise of the others alone
-        trainable = [(i, name, t) for i, (name, t) in enumerate(tensors) if getattr(t, "requires_grad", True)]
-        if not self.modules:  # a list is explicit: what cannot be trained was not meant to be there
-            trainable = [(i, name, t) for i, (name, t) in enumerate(tensors) if not _frozen(t)]
-        if tensors and not trainable:
-            raise ParameterError(
-                f"model: all {len(tensors)} parameters are frozen; call requires_grad_(True) on those to be trained"
-            )
-        self.targets = _targets([(name, t) for _, name, t in trainable], "model", [i for i, _, _ in trainable])
-        chosen = {id(t.value) for t in self.targets}
-        self.others = [t for _, t in tensors if id(t) not in chosen]
-        self.consumed: set[int] = set()
-
-    def state(self) -> State:
-        return State(self.modules, {t.value.device for t in self.targets})
-
-    def evaluate(self, value: Callable[[int], Tensor] | None, unused: str) -> Tensor:
-        """The loss with ``value(j)`` in place of target j, or with all as they are."""
-        if value is None:
-            return checked_loss(self.closure(), "closure()", self.probe)
-        mode = PointOfUse([t.value for t in self.targets], self.others, [t.name for t in self.targets], value)
-        with mode:
-            loss = self.closure()
-        missing = [t.name for j, t in enumerate(self.targets) if j not in mode.consumed]
-        if missing and (unused == "raise" or not mode.consumed):
-            raise ParameterError(
-                f"an evaluation never consumed parameter {', '.join(map(repr, missing[:3]))}"
-                f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}: the loss does not depend on it, or it is "
-                "consumed out of sight (a copy made before the evaluation, TorchScript, another thread). Check that "
-                "closure() runs this model; for a parameter that is rightly idle, freeze it or pass unused='skip'"
-            )
-        self.consumed |= mode.consumed
-        return checked_loss(loss, "closure()", self.probe)
-
-
-@contextlib.contextmanager
-def quiet_torch() -> Iterator[None]:
-    """No graph is built, and torch.compile steps aside: a compiled graph would not ask for its parameters again."""
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def _estimate(
@@ -244,47 +183,9 @@ def _refuse_nonfinite(values: Tensor, plan: Sequence[tuple[int | None, float]]) 
         k, scale = plan[bad[0]]
         where = "at the parameters themselves" if k is None else f"at sample {k}, scale {scale:+.3g}"
         raise LossError(
-            f"the loss is {values[bad[0]].item()} {where} ({len(bad)} of {len(plan)} evaluations are not finite); the step is "
-            "refused, nothing was changed. Look at the loss without a probe, or make sigma smaller"
+            f"the loss is {values[bad[0]].item()} {where} ({len(bad)} of {len(plan)} evaluations are not finite); the "
+            "step is refused, nothing was changed. Look at the loss without a probe, or make sigma smaller"
         )
-
-
-def _targets(
-    named_tensors: Sequence[tuple[str, Any]], argument: str, indices: Sequence[int] | None = None
-) -> list[Target]:
-    """Checked targets; tensors that stand there twice count once."""
-    if not named_tensors:
-        raise ParameterError(f"{argument}: there is no parameter to probe; pass at least one tensor")
-    targets: list[Target] = []
-    seen: set[int] = set()
-    offset = 0
-    for index, (name, t) in zip(indices or range(len(named_tensors)), named_tensors, strict=True):
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name} is {type(t).__name__}, not a tensor; convert it with torch.as_tensor")
-        if is_lazy(t):
-            raise ParameterError(f"parameter {name!r} has no shape yet (a lazy module); run one forward pass first")
-        if any(c.__name__ == "DTensor" for c in type(t).__mro__):
-            raise ParameterError(
-                f"parameter {name!r} is a DTensor, sharded over processes; zolib needs whole parameters"
-            )
-        if not t.is_floating_point():
-            raise ParameterError(
-                f"parameter {name!r} has dtype {str(t.dtype).removeprefix('torch.')}: only real floating-point numbers can be "
-                "shaken a little. Convert it with .float(), or leave it out"
-            )
-        if t.layout != torch.strided:
-            raise ParameterError(f"parameter {name!r} is sparse; convert it with .to_dense()")
-        if id(t) not in seen:
-            seen.add(id(t))
-            targets.append(Target(index, offset, name, t))
-            offset += t.numel()
-    if not offset:
-        raise ParameterError(f"{argument}: the parameters hold no element; there is nothing to probe")
-    return targets
-
-
-def _frozen(t: Any) -> bool:
-    return isinstance(t, nn.Parameter) and not t.requires_grad
 
 
 def _samples(samples: int) -> int:

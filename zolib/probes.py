@@ -1,8 +1,9 @@
 """Probes: where the noise enters, and of what law.
 
-A parameter probe draws a direction ``z`` in the space of all trainable parameters, d numbers in all.  Feedback turns the
-values at theta + sigma z into a coefficient c, and the estimate of the gradient is the mean over K samples of
-``weight * c * z``.  Each probe here has E[weight z z^T] = I, so that the estimate tends to the gradient as sigma goes to 0.
+A parameter probe draws a direction ``z`` in the space of all trainable parameters, d numbers in all.  Feedback turns
+the values at theta + sigma z into a coefficient c, and the estimate of the gradient is the mean over K samples of
+``weight * c * z``.  Each probe here has E[weight z z^T] = I, so that the estimate tends to the gradient as sigma goes
+to 0.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import torch
 from torch import Tensor
 
 from zolib.noise import stream
-
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Gaussian(Probe):
     """Independent standard normal directions: z ~ N(0, I).
 
     E|g_hat|^2 = (d + K + 1)/K |g|^2 for K samples as sigma goes to 0.  At any sigma its expectation is exactly the
-    gradient of the objective smoothed by a Gaussian of width sigma (Stein's lemma; Nesterov and Spokoiny 2017, section 2).
+    gradient of the objective smoothed by a Gaussian of width sigma (Stein's lemma; Nesterov and Spokoiny 2017, sec. 2).
     """
 
     def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
@@ -108,7 +108,8 @@ class Coordinate(Probe):
     """One parameter at a time, drawn without replacement: z = e_i, weighted by d.
 
     ``samples=d`` is the full difference quotient, coordinate by coordinate, and has no variance; with fewer samples
-    E|g_hat|^2 = d/K |g|^2.
+    E|g_hat|^2 = d/K |g|^2.  Where a forward pass rounds its activations to half precision, one coordinate alone may
+    move none of them and its slope is lost; the other probes shake everything, and cross those steps at random.
     """
 
     def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:

@@ -129,8 +129,8 @@ class PointOfUse(TorchFunctionMode):
         j = self._owner.get(_address(x))
         if j is not None:
             raise ParameterError(
-                f"the closure uses a view of parameter {self._names[j]!r} that was made before the evaluation (a cached "
-                "transpose, .data or detach()); it would not be perturbed. Make the view inside the forward pass"
+                f"the closure uses a view of parameter {self._names[j]!r} that was made before the evaluation (a "
+                "cached transpose, .data or detach()); it would not be perturbed. Make the view inside the forward pass"
             )
 
 
@@ -147,11 +147,11 @@ def refuse_unreachable(model: nn.Module) -> None:
         where = f"module {name or '(the model itself)'!r}"
         if isinstance(module, torch.jit.ScriptModule):
             raise ParameterError(
-                f"model: {where} is a ScriptModule; its weights are consumed inside TorchScript, out of reach. Pass the "
-                "original nn.Module (torch.compile is fine)"
+                f"model: {where} is a ScriptModule; its weights are consumed inside TorchScript, out of reach. Pass "
+                "the original nn.Module (torch.compile is fine)"
             )
         if any(c.__name__ in ("FullyShardedDataParallel", "FSDPModule") for c in type(module).__mro__):
             raise ParameterError(
-                f"model: {where} is sharded (FSDP); zolib needs whole parameters on each process. Zeroth-order training "
-                "needs no optimizer state or activations, so try it unsharded"
+                f"model: {where} is sharded (FSDP); zolib needs whole parameters on each process. Zeroth-order "
+                "training needs no optimizer state or activations, so try it unsharded"
             )

@@ -13,8 +13,8 @@ bijection of a 128-bit counter ``(c0, c1, c2, c3)`` under a 64-bit key ``(k0, k1
 *Key.*  ``fold(seed, law)``: the first two output words for the counter ``(law, 0, 0, VERSION)`` under the key
 ``(seed mod 2**32, seed div 2**32)``.  Folding hashes; seeds that follow one another have unrelated keys.
 
-*Counter.*  ``(block, parameter, sample, step)``, each below ``2**32``.  ``parameter`` counts the parameters in traversal
-order, frozen ones included.  ``i`` is the logical row-major index of an element.
+*Counter.*  ``(block, parameter, sample, step)``, each below ``2**32``.  ``parameter`` counts the parameters in
+traversal order, frozen ones included.  ``i`` is the logical row-major index of an element.
 
 *Laws*, with the number of values that one block of four words ``w0..w3`` yields:
 
@@ -27,10 +27,10 @@ rounding  3    8      element ``i``: the low (``i`` even) or high half of word `
 index     4    2      64-bit integers ``w0 + w1 * 2**32`` and ``w2 + w3 * 2**32``
 ========  ===  =====  ====================================================================================
 
-*Box-Muller* in float32, each operation rounded on its own, no fused multiply-add.  ``u = float32(w0) * 2**-32 + 2**-33``,
-``r = sqrt(-2 log u)``; the angle ``2 pi w1 / 2**32`` is split into the nearest quarter turn ``q`` and a rest ``a`` in
-``[-pi/4, pi/4]``; the pair is ``(r cos, r sin)``.  log, sin and cos are the polynomials below, in Horner order.  The largest
-value is 6.76.
+*Box-Muller* in float32, each operation rounded on its own, no fused multiply-add.  ``u = float32(w0) * 2**-32 +
+2**-33``, ``r = sqrt(-2 log u)``; the angle ``2 pi w1 / 2**32`` is split into the nearest quarter turn and a rest ``a``
+in ``[-pi/4, pi/4]``; the pair is ``(r cos, r sin)``.  The root is correctly rounded; log, sin and
+cos are the polynomials below, in Horner order.  The largest value is 6.76.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _CHUNK = 1 << 16  # blocks worked on at a time: keeps the scratch in cache, cann
 # log(1 + f) = f - f^2/2 + f^3 P(f) on [sqrt(1/2) - 1, sqrt(2) - 1]; relative error 6e-9 before rounding
 _LOG = (0.33333316, -0.25000808, 0.20002286, -0.16624597, 0.14181215, -0.13128404, 0.12881404, -0.078602076)
 _LN2 = 0.6931472
-# sin a = a + a^3 P(a^2), cos a = 1 - a^2/2 + a^4 P(a^2) on [-pi/4, pi/4]; absolute errors 4e-9 and 1e-10 before rounding
+# sin a = a + a^3 P(a^2), cos a = 1 - a^2/2 + a^4 P(a^2) on [-pi/4, pi/4]; errors 4e-9 and 1e-10 before rounding
 _SIN = (-0.16666655, 0.008332181, -0.00019517593)
 _COS = (0.041666646, -0.0013887378, 2.4439483e-05)
 _TURN = 3.6572952e-10  # (pi/2) / 2^32
@@ -89,7 +89,8 @@ def _normal(words: Tensor) -> Tensor:
     f = (bits - (exponent << 23)).view(torch.float32) - 1.0
     square = f * f
     log = exponent.to(torch.float32) * _LN2 + (f + (square * f * _horner(_LOG, f) - square * 0.5))
-    radius = torch.sqrt(log * -2.0)
+    # torch.sqrt of float32 may be off by one unit in the last place; by way of float64 it is correctly rounded
+    radius = torch.sqrt((log * -2.0).to(torch.float64)).to(torch.float32)
 
     quarter = ((second + (1 << 29)) >> 30) & 3
     rest = ((second << 2) + (1 << 31)) & _MASK  # offset by half, to sign without branches

@@ -1,0 +1,113 @@
+"""What is probed: the parameters of a module, or the tensors of a tree, and the closure that consumes them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from zolib.errors import ParameterError
+from zolib.evaluation import State, checked_loss
+from zolib.noise.point_of_use import PointOfUse, refuse_unreachable
+from zolib.probes import Target
+
+
+class Subject:
+    """A closure and the parameters it consumes.  Evaluates the one with other values of the other."""
+
+    def __init__(self, closure: Callable[[], Any], model: nn.Module | Iterable[Tensor], probe: str):
+        if isinstance(closure, nn.Module) or not callable(closure):
+            order = " (the order is closure, model)" if isinstance(closure, nn.Module) else ""
+            found = type(closure).__name__
+            raise TypeError(f"closure must be a function without arguments that returns the loss, got {found}{order}")
+        self.closure, self.probe = closure, probe
+        self.modules: Sequence[nn.Module] = []
+        if isinstance(model, nn.Module):
+            refuse_unreachable(model)
+            self.modules = list(model.modules())
+            tensors: list[tuple[str, Tensor]] = list(model.named_parameters())
+        elif isinstance(model, Tensor) or not isinstance(model, Iterable):
+            raise TypeError(f"model must be a module or an iterable of parameters, got {type(model).__name__}")
+        else:
+            tensors = [(f"model[{i}]", t) for i, t in enumerate(model)]
+        # a frozen parameter keeps its number, so freezing one leaves the noise of the others alone
+        trainable = [(i, name, t) for i, (name, t) in enumerate(tensors) if not _frozen(t)]
+        if tensors and not trainable:
+            raise ParameterError(
+                f"model: all {len(tensors)} parameters are frozen; call requires_grad_(True) on those to be trained"
+            )
+        self.targets = as_targets([(name, t) for _, name, t in trainable], "model", [i for i, _, _ in trainable])
+        chosen = {id(t.value) for t in self.targets}
+        self.others = [t for _, t in tensors if id(t) not in chosen]
+        self.consumed: set[int] = set()
+
+    def state(self) -> State:
+        return State(self.modules, {t.value.device for t in self.targets})
+
+    def evaluate(self, value: Callable[[int], Tensor] | None, unused: str) -> Tensor:
+        """The loss with ``value(j)`` in place of target j, or with all as they are."""
+        values = [t.value for t in self.targets]
+        if value is None:  # copies, so that this pass too can write nothing and takes the same way through torch
+            value = lambda j: values[j].detach().clone()  # noqa: E731
+        mode = PointOfUse(values, self.others, [t.name for t in self.targets], value)
+        with mode:
+            loss = self.closure()
+        missing = [t.name for j, t in enumerate(self.targets) if j not in mode.consumed]
+        if missing and (unused == "raise" or not mode.consumed):
+            raise ParameterError(
+                f"an evaluation never consumed parameter {', '.join(map(repr, missing[:3]))}"
+                f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}: the loss does not depend on it, or it "
+                "is consumed out of sight (a copy made before the evaluation, TorchScript, another thread). Check that "
+                "closure() runs this model; for a parameter that is rightly idle, freeze it or pass unused='skip'"
+            )
+        self.consumed |= mode.consumed
+        return checked_loss(loss, "closure()", self.probe)
+
+
+@contextlib.contextmanager
+def quiet_torch() -> Iterator[None]:
+    """No graph is built, and torch.compile steps aside: a compiled graph would not ask for its parameters again."""
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def as_targets(
+    named_tensors: Sequence[tuple[str, Any]], argument: str, indices: Sequence[int] | None = None
+) -> list[Target]:
+    """Checked targets; tensors that stand there twice count once."""
+    if not named_tensors:
+        raise ParameterError(f"{argument}: there is no parameter to probe; pass at least one tensor")
+    targets: list[Target] = []
+    seen: set[int] = set()
+    offset = 0
+    for index, (name, t) in zip(indices or range(len(named_tensors)), named_tensors, strict=True):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name} is {type(t).__name__}, not a tensor; convert it with torch.as_tensor")
+        if is_lazy(t):
+            raise ParameterError(f"parameter {name!r} has no shape yet (a lazy module); run one forward pass first")
+        if any(c.__name__ == "DTensor" for c in type(t).__mro__):
+            raise ParameterError(
+                f"parameter {name!r} is a DTensor, sharded over processes; zolib needs whole parameters"
+            )
+        if not t.is_floating_point():
+            raise ParameterError(
+                f"parameter {name!r} has dtype {str(t.dtype).removeprefix('torch.')}: only real floating-point numbers "
+                "can be shaken a little. Convert it with .float(), or leave it out"
+            )
+        if t.layout != torch.strided:
+            raise ParameterError(f"parameter {name!r} is sparse; convert it with .to_dense()")
+        if id(t) not in seen:
+            seen.add(id(t))
+            targets.append(Target(index, offset, name, t))
+            offset += t.numel()
+    if not offset:
+        raise ParameterError(f"{argument}: the parameters hold no element; there is nothing to probe")
+    return targets
+
+
+def _frozen(t: Any) -> bool:
+    return isinstance(t, nn.Parameter) and not t.requires_grad
