@@ -72,20 +72,3 @@ def test_label_stands_beside_its_point(style):
     box = note.get_window_extent()
     assert box.x0 == pytest.approx(point[0] + 10 * fig.dpi / 72, abs=2)
     assert box.y0 < point[1] < box.y1
-
-
-@pytest.mark.parametrize("slope", [-1, 1 / 3, 2])
-def test_slope_guide_has_its_slope(style, slope):
-    fig, ax = plt.subplots()
-    ax.set(xscale="log", yscale="log")
-    plotting.slope_guide(ax, (1e-3, 10), 5.0, slope)
-    (line,) = ax.lines
-    x, y = line.get_data()
-    assert y[0] == pytest.approx(5.0)
-    assert np.log(y[1] / y[0]) / np.log(x[1] / x[0]) == pytest.approx(slope)
-
-
-def test_slope_guide_refuses_what_has_no_logarithm(style):
-    fig, ax = plt.subplots()
-    with pytest.raises(ValueError, match="must be positive"):
-        plotting.slope_guide(ax, (0, 1), 1, 1)

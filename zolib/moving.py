@@ -56,6 +56,20 @@ input.setAttribute("aria-valuetext",data.values[i]);out.textContent=data.values[
 input.addEventListener("input",show);show();})();</script>"""
 
 
+_ASK = """<script>(function(){var b=document.getElementById("%s"),c=%s;if(!b)return;b.hidden=false;
+var i=b.querySelector("input"),o=b.querySelector("output"),k="zolib-"+b.id;
+function old(){try{return localStorage.getItem(k)}catch(e){return null}}
+function say(){o.textContent=c[+i.value];i.setAttribute("aria-valuetext",c[+i.value])}
+var v=c.indexOf(old());if(v>=0)i.value=v;say();
+i.addEventListener("input",function(){say();try{localStorage.setItem(k,c[+i.value])}catch(e){}
+document.dispatchEvent(new CustomEvent(k,{detail:c[+i.value]}))});})();</script>"""
+
+_RECALL = """<script>(function(){var o=document.getElementById("%s-r"),k="zolib-%s";if(!o)return;
+function say(v){o.textContent=v?"Your guess: "+v+". ":""}
+try{say(localStorage.getItem(k))}catch(e){}
+document.addEventListener(k,function(e){say(e.detail)});})();</script>"""
+
+
 class Panel:
     """One pair of axes of a `Moving` figure. Made by `Moving.panel`; kinds are "a", "b" or "" (text colour)."""
 
@@ -171,48 +185,37 @@ class Moving:
                 + _SCRIPT % (key, _embed(data)))
 
 
-class ask:
+class _Page:
+    """A piece of HTML with the words that stand for it elsewhere."""
+
+    def __init__(self, html: str, words: str):
+        self._html, self._words = html, words
+
+    def __repr__(self) -> str:
+        return self._words
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return {"text/html": self._html, "text/plain": self._words}
+
+
+def ask(name: str, label: str, choices: Sequence[str], start: int = 0) -> _Page:
     """A slider on which the reader sets a guess; the browser keeps it under ``name`` for `recall`."""
-
-    def __init__(self, name: str, label: str, choices: Sequence[str], start: int = 0):
-        self.name, self.label, self.choices, self.start = name, label, list(choices), range(len(choices))[start]
-
-    def __repr__(self) -> str:
-        return f"{self.label} Your guess, from {self.choices[0]} to {self.choices[-1]}?"
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        key, first = f"zg-{self.name}", self.choices[self.start]
-        script = """<script>(function(){var b=document.getElementById("%s"),c=%s;if(!b)return;b.hidden=false;
-var i=b.querySelector("input"),o=b.querySelector("output"),k="zolib-"+b.id;
-function old(){try{return localStorage.getItem(k)}catch(e){return null}}
-function say(){o.textContent=c[+i.value];i.setAttribute("aria-valuetext",c[+i.value])}
-var v=c.indexOf(old());if(v>=0)i.value=v;say();
-i.addEventListener("input",function(){say();try{localStorage.setItem(k,c[+i.value])}catch(e){}
-document.dispatchEvent(new CustomEvent(k,{detail:c[+i.value]}))});})();</script>""" % (key, _embed(self.choices))
-        box = (f'<div class="zolib-guess" id="{key}" hidden><label for="{key}-i">{html.escape(self.label)} '
-               f'<output for="{key}-i">{html.escape(first)}</output></label><input id="{key}-i" type="range" min="0" '
-               f'max="{len(self.choices) - 1}" step="1" value="{self.start}" autocomplete="off" '
-               f'aria-valuetext="{html.escape(first)}"></div>'
-               f"<noscript><p>{html.escape(self.label)} Write your guess down.</p></noscript>")
-        return {"text/html": _STYLE + box + script, "text/plain": repr(self)}
+    choices = list(choices)
+    key, first = f"zg-{name}", html.escape(choices[start])
+    box = (f'<div class="zolib-guess" id="{key}" hidden><label for="{key}-i">{html.escape(label)} '
+           f'<output for="{key}-i">{first}</output></label><input id="{key}-i" type="range" min="0" '
+           f'max="{len(choices) - 1}" step="1" value="{range(len(choices))[start]}" autocomplete="off" '
+           f'aria-valuetext="{first}"></div>'
+           f'<noscript><p class="zolib-guess">{html.escape(label)} Write your guess down.</p></noscript>')
+    return _Page(_STYLE + box + _ASK % (key, _embed(choices)),
+                 f"{label} Your guess, from {choices[0]} to {choices[-1]}?")
 
 
-class recall:
-    """Show the guess kept by `ask` beside what was measured."""
-
-    def __init__(self, name: str, measured: str):
-        self.name, self.measured = name, measured
-
-    def __repr__(self) -> str:
-        return f"Measured: {self.measured}."
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        script = """<script>(function(){var o=document.getElementById("%s-r"),k="zolib-%s";if(!o)return;
-function say(v){o.textContent=v?"Your guess: "+v+". ":""}
-try{say(localStorage.getItem(k))}catch(e){}
-document.addEventListener(k,function(e){say(e.detail)});})();</script>""" % ((f"zg-{self.name}",) * 2)
-        words = f'<p class="zolib-guess"><span id="zg-{self.name}-r"></span>{html.escape(repr(self))}</p>'
-        return {"text/html": _STYLE + words + script, "text/plain": repr(self)}
+def recall(name: str, measured: str) -> _Page:
+    """Show the guess kept by `ask` under ``name`` beside what was measured."""
+    words = f"Measured: {measured}."
+    box = f'<p class="zolib-guess"><span id="zg-{name}-r"></span>{html.escape(words)}</p>'
+    return _Page(_STYLE + box + _RECALL % (f"zg-{name}", f"zg-{name}"), words)
 
 
 def _embed(data) -> str:

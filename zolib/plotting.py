@@ -7,7 +7,6 @@ colour alone. Lines are named where they run (`label`) instead of in a legend th
 
 import matplotlib as mpl
 import matplotlib.patheffects
-import numpy as np
 import seaborn as sns
 from cycler import cycler
 
@@ -63,19 +62,3 @@ def label(ax: mpl.axes.Axes, x: float, y: float, text: str, color: str | None = 
                        ha=ha, va=va, fontsize=10.5, annotation_clip=False)
     note.set_path_effects([mpl.patheffects.withStroke(linewidth=3, foreground="white")])
     return note
-
-
-def slope_guide(ax: mpl.axes.Axes, x: tuple[float, float], y: float, slope: float, text: str = "",
-                **place) -> None:
-    """A thin grey line of the given slope on logarithmic axes, from (x[0], y) to x[1], with its name.
-
-    Raises ValueError unless both ends of ``x`` and ``y`` are positive, as logarithmic axes need.
-    """
-    if min(*x, y) <= 0:
-        raise ValueError(f"slope_guide: x={x} and y={y} must be positive, because the axes are logarithmic")
-    ends = np.array(x, dtype=float)
-    heights = y * (ends / ends[0]) ** slope
-    ax.plot(ends, heights, color=GREY, linewidth=1, linestyle="-", zorder=1)
-    if text:
-        middle = np.sqrt(ends.prod()), np.sqrt(heights.prod())
-        label(ax, *middle, text, color=GREY, **place)
