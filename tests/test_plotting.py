@@ -51,7 +51,7 @@ def test_colours_differ_for_every_eye(eye):
 
 
 def test_every_line_has_its_own_colour_and_dash(style):
-    fig, ax = plt.subplots()
+    _, ax = plt.subplots()
     lines = [ax.plot([0, 1], [i, i])[0] for i in range(len(plotting.COLOURS))]
     looks = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in lines}
     assert len({colour for colour, _ in looks}) == len({dash for _, dash in looks}) == len(lines)

@@ -122,12 +122,12 @@ class Panel:
 
     def _svg(self) -> str:
         right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-        parts = [f'<text class="title" x="{LEFT}" y="16">{html.escape(self._title)}</text>',
+        title, xlabel, ylabel = map(html.escape, (self._title, *self._labels))
+        across, along = (LEFT + right) / 2, (TOP + bottom) / 2
+        parts = [f'<text class="title" x="{LEFT}" y="16">{title}</text>',
                  f'<path class="frame" d="M{LEFT} {TOP}V{bottom}H{right}"/>',
-                 f'<text x="{(LEFT + right) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">'
-                 f"{html.escape(self._labels[0])}</text>",
-                 f'<text transform="translate(13 {(TOP + bottom) / 2:.0f}) rotate(-90)" text-anchor="middle">'
-                 f"{html.escape(self._labels[1])}</text>"]
+                 f'<text x="{across}" y="{HEIGHT - 8}" text-anchor="middle">{xlabel}</text>',
+                 f'<text transform="translate(13 {along}) rotate(-90)" text-anchor="middle">{ylabel}</text>']
         for value, name in _ticks(self._x, self._logx):
             x = self._map([value], [self._y[0]])[0][0]
             parts.append(f'<path class="frame" d="M{x:.1f} {bottom}v5"/>'
@@ -185,8 +185,8 @@ class Moving:
                 + _SCRIPT % (key, _embed(data)))
 
 
-class _Page:
-    """A piece of HTML with the words that stand for it elsewhere."""
+class Page:
+    """A piece of HTML, shown by Jupyter, and the words that stand for it elsewhere."""
 
     def __init__(self, html: str, words: str):
         self._html, self._words = html, words
@@ -198,7 +198,7 @@ class _Page:
         return {"text/html": self._html, "text/plain": self._words}
 
 
-def ask(name: str, label: str, choices: Sequence[str], start: int = 0) -> _Page:
+def ask(name: str, label: str, choices: Sequence[str], start: int = 0) -> Page:
     """A slider on which the reader sets a guess; the browser keeps it under ``name`` for `recall`."""
     choices = list(choices)
     key, first = f"zg-{name}", html.escape(choices[start])
@@ -207,15 +207,15 @@ def ask(name: str, label: str, choices: Sequence[str], start: int = 0) -> _Page:
            f'max="{len(choices) - 1}" step="1" value="{range(len(choices))[start]}" autocomplete="off" '
            f'aria-valuetext="{first}"></div>'
            f'<noscript><p class="zolib-guess">{html.escape(label)} Write your guess down.</p></noscript>')
-    return _Page(_STYLE + box + _ASK % (key, _embed(choices)),
+    return Page(_STYLE + box + _ASK % (key, _embed(choices)),
                  f"{label} Your guess, from {choices[0]} to {choices[-1]}?")
 
 
-def recall(name: str, measured: str) -> _Page:
+def recall(name: str, measured: str) -> Page:
     """Show the guess kept by `ask` under ``name`` beside what was measured."""
     words = f"Measured: {measured}."
     box = f'<p class="zolib-guess"><span id="zg-{name}-r"></span>{html.escape(words)}</p>'
-    return _Page(_STYLE + box + _RECALL % (f"zg-{name}", f"zg-{name}"), words)
+    return Page(_STYLE + box + _RECALL % (f"zg-{name}", f"zg-{name}"), words)
 
 
 def _embed(data) -> str:

@@ -4,6 +4,7 @@ Nothing here touches a global random state, and nothing is downloaded: the digit
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +51,7 @@ def mlp(sizes: tuple[int, ...] = (64, 64, 64, 10), activation: type[nn.Module] =
         raise ValueError(f"sizes={sizes}: give at least the number of inputs and of outputs")
     generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype)
         with torch.no_grad():
             for parameter in (layer.weight, layer.bias):
