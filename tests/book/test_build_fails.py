@@ -147,6 +147,8 @@ def test_a_build_with_one_fault_fails_twice(small, fault):
         status, log = small.build()
         assert status != 0, f"{attempt} attempt passed with {fault}"
         assert complaint in log, log[-4000:]
+    if fault == "an exception in a cell":
+        assert "no finished run" in log and "no cell measures it" not in log
 
 
 def test_every_fault_is_reported_at_once(small):

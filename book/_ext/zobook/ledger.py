@@ -24,8 +24,8 @@ def claims_file(app) -> Path:
     return Path(app.srcdir) / "book" / "claims.toml"
 
 
-def measured(env) -> dict[str, list[dict]]:
-    """The records of every chapter, by the chapter's document name."""
+def measured(env) -> dict[str, list[dict] | None]:
+    """The records of every chapter, by the chapter's document name; None where its run did not finish."""
     if not hasattr(env, "zobook_measured"):
         env.zobook_measured = {}
     return env.zobook_measured
@@ -50,6 +50,9 @@ def _read(app, doctree):
         return
     notebook = executed(source, app.config.nb_execution_cache_path)
     if notebook is None:
+        measured(env)[env.docname] = None
+        logger.warning("ledger of claims: no finished run of this chapter (it failed, or was changed meanwhile)",
+                       location=env.docname)
         return
     for position, cell in enumerate(notebook["cells"], start=1):
         for output in cell.get("outputs", []):
@@ -73,8 +76,12 @@ def _compare(app, env):
     if not claims_file(app).exists():
         return
     found = {name.rsplit("/", 1)[-1]: records for name, records in measured(env).items()}
+    unfinished = tuple(name for name, records in found.items() if records is None)
     try:
-        for problem in claims.disagreements(claims.load(claims_file(app)), found):
+        declared = {name: claim for name, claim in claims.load(claims_file(app)).items()
+                    if not any(file.startswith(claim.chapter) for file in unfinished)}  # their failure says enough
+        finished = {name: records for name, records in found.items() if records is not None}
+        for problem in claims.disagreements(declared, finished):
             logger.warning("ledger of claims: %s", problem)
     except claims.ClaimError as error:
         logger.warning("ledger of claims: %s", error)

@@ -106,7 +106,8 @@ def _fill(app, doctree, docname):
     gaps = list(doctree.findall(Gap))
     if not gaps:
         return
-    found = {record["id"]: (name, record) for name, records in ledger.measured(app.env).items() for record in records}
+    found = {record["id"]: (name, record)
+             for name, records in ledger.measured(app.env).items() for record in records or []}
     for gap in gaps:
         gap.replace_self(totals(found) if gap["fill"] == "totals" else result(app, docname, gap, found))
 
