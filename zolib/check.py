@@ -114,7 +114,7 @@ def check(
                 repeats.append(subject.evaluate(None, "skip"))
             repeatable = len(set(as_double([first, *repeats]).tolist())) == 1
             table = torch.stack([along(k, [s * sign for s in _LADDER for sign in (1, -1)]) for k in range(samples)])
-            slopes = (table[:, 0::2] - table[:, 1::2]) / 2 / torch.tensor(_LADDER, dtype=torch.float64)
+            slopes = (table[:, 0::2] - table[:, 1::2]) / 2 / torch.tensor(_LADDER, dtype=torch.float64, device="cpu")
             fine = _spacing([t.value for t in subject.targets])
             noise = _difference_noise(
                 torch.stack([along(k, [i * fine for i in range(_FINE + 1)]) for k in range(samples)])
@@ -166,7 +166,7 @@ def _best_sigma(slopes: Tensor, noise: float, errors: Tensor, least: float) -> t
     pair to the next, by a factor 10.  The first place is used where two changes in a row are ten times what the noise
     explains and grow by a factor from 4 to 25: before it noise rules, far behind it higher terms do.
     """
-    ladder = torch.tensor(_LADDER, dtype=torch.float64)
+    ladder = torch.tensor(_LADDER, dtype=torch.float64, device="cpu")
     change = slopes.diff(dim=1).square().mean(dim=0).sqrt()  # (ladder - 1,)
     clear = change > 10 * errors[:-1] / (math.sqrt(2) * ladder[:-1])
     growth = change[1:] / change[:-1]

@@ -53,7 +53,7 @@ def checked_loss(loss: Any, source: str, probe: str) -> Tensor:
     source: what returned it, for messages.  probe: the probe's name, likewise.
     """
     if isinstance(loss, numbers.Real):  # Python's and NumPy's numbers: a simulator, an accuracy
-        return torch.tensor(float(loss), dtype=torch.float64)
+        return torch.tensor(float(loss), dtype=torch.float64, device="cpu")
     if not isinstance(loss, Tensor):
         cure = "return the loss" if loss is None else "return a scalar tensor or a number"
         raise LossError(f"{source} returned {type(loss).__name__}; {cure}")
@@ -69,7 +69,7 @@ def checked_loss(loss: Any, source: str, probe: str) -> Tensor:
         )
     if loss.is_complex():
         raise LossError(f"{source} returned a complex loss; return a real number")
-    return loss.detach()
+    return loss.detach() if loss.is_floating_point() else loss.detach().double()
 
 
 def as_double(losses: list[Tensor]) -> Tensor:

@@ -73,17 +73,17 @@ def grad(
         directions = Directions(chosen_probe, targets, as_seed(seed), natural("step", step, _UINT32), samples)
 
         def evaluate(k: int | None, scale: float) -> Tensor:
-            leaves = [t.value.detach() for t in targets]
-            if k is not None:
+            if k is None:
+                leaves = [t.value.detach().clone() for t in targets]
+            else:
                 leaves = [directions.perturbed(k, j, scale) for j in range(len(targets))]
-            return checked_loss(
-                f(pytree.tree_unflatten(leaves, tree), *args, **kwargs), "f", type(chosen_probe).__name__
-            )
+            loss = f(pytree.tree_unflatten(leaves, tree), *args, **kwargs)
+            return checked_loss(loss, "f", type(chosen_probe).__name__)
 
-        replay, _ = _estimate(
-            evaluate, directions, chosen_feedback, sigma, State([], {t.value.device for t in targets})
-        )
-        return pytree.tree_unflatten(replay.dense(), tree)
+        state = State([], {t.value.device for t in targets})
+        with quiet_torch():
+            replay, _ = _estimate(evaluate, directions, chosen_feedback, sigma, state)
+            return pytree.tree_unflatten(replay.dense(), tree)
 
     return gradient
 
@@ -141,10 +141,11 @@ def backward(
         value = None if k is None else lambda j: directions.perturbed(k, j, scale)
         return subject.evaluate(value, unused)
 
-    replay, value = _estimate(evaluate, directions, chosen_feedback, sigma, subject.state())
-    for j, (target, g) in enumerate(zip(subject.targets, replay.dense(), strict=True)):
-        if j in subject.consumed:
-            target.value.grad = g if target.value.grad is None else target.value.grad + g
+    with quiet_torch():
+        replay, value = _estimate(evaluate, directions, chosen_feedback, sigma, subject.state())
+        for j, (target, g) in enumerate(zip(subject.targets, replay.dense(), strict=True)):
+            if j in subject.consumed:
+                target.value.grad = g if target.value.grad is None else target.value.grad + g
     return value
 
 
@@ -159,22 +160,20 @@ def _estimate(
         plan.append((None, 0.0))  # last, so that buffers end as after a plain evaluation
     losses: list[Tensor] = []
     try:
-        with quiet_torch():
-            for k, scale in plan:
-                if losses:
-                    state.restore()
-                losses.append(evaluate(k, scale))
-            values = as_double(losses)
-            _refuse_nonfinite(values, plan)
-            clean = values[-1] if feedback.clean else None
-            table = values[: directions.samples * len(feedback.signs)].view(directions.samples, -1)
-            weight = directions.probe.weight(directions.d) / directions.samples
-            coefficients = feedback.coefficients(table, clean, sigma) * weight
-            value = feedback.value(table, clean).to(losses[0])
+        for k, scale in plan:
+            if losses:
+                state.restore()
+            losses.append(evaluate(k, scale))
+        values = as_double(losses)
+        _refuse_nonfinite(values, plan)
     except BaseException:
         state.restore()
         raise
-    return Replay(directions, coefficients.tolist()), value
+    clean = values[-1] if feedback.clean else None
+    table = values[: directions.samples * len(feedback.signs)].view(directions.samples, -1)
+    weight = directions.probe.weight(directions.d) / directions.samples
+    coefficients = feedback.coefficients(table, clean, sigma) * weight
+    return Replay(directions, coefficients.tolist()), feedback.value(table, clean).to(losses[0])
 
 
 def _refuse_nonfinite(values: Tensor, plan: Sequence[tuple[int | None, float]]) -> None:

@@ -115,11 +115,11 @@ class Coordinate(Probe):
     def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
         # asked for one chunk after another: drawing a power of two at a time lets the chunks share one draw
         chosen = _distinct(seed, step, min(d, 1 << (samples.stop - 1).bit_length()), d)
-        where = torch.tensor(chosen[samples.start : samples.stop])
+        where = torch.tensor(chosen[samples.start : samples.stop], device="cpu")
         directions = []
         for target in targets:
             size = target.value.numel()
-            z = torch.zeros(len(samples), size)
+            z = torch.zeros(len(samples), size, dtype=torch.float32, device="cpu")
             rows = torch.nonzero((where >= target.offset) & (where < target.offset + size)).flatten()
             z[rows, where[rows] - target.offset] = 1.0
             directions.append(z.to(target.value.device))

@@ -35,7 +35,8 @@ class Subject:
         else:
             tensors = [(f"model[{i}]", t) for i, t in enumerate(model)]
         # a frozen parameter keeps its number, so freezing one leaves the noise of the others alone
-        trainable = [(i, name, t) for i, (name, t) in enumerate(tensors) if not _frozen(t)]
+        first = {id(t): i for i, (_, t) in reversed(list(enumerate(tensors)))}  # twice in a list is one parameter
+        trainable = [(i, name, t) for i, (name, t) in enumerate(tensors) if not _frozen(t) and first[id(t)] == i]
         if tensors and not trainable:
             raise ParameterError(
                 f"model: all {len(tensors)} parameters are frozen; call requires_grad_(True) on those to be trained"
@@ -70,19 +71,21 @@ class Subject:
 
 @contextlib.contextmanager
 def quiet_torch() -> Iterator[None]:
-    """No graph is built, and torch.compile steps aside: a compiled graph would not ask for its parameters again."""
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    """No graph is built, and torch.compile steps aside: a compiled graph would not ask for its parameters again.
+
+    Not inference mode, even if the caller is in it: its tensors could not be used in training later.
+    """
+    with torch.inference_mode(False), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         yield
 
 
 def as_targets(
     named_tensors: Sequence[tuple[str, Any]], argument: str, indices: Sequence[int] | None = None
 ) -> list[Target]:
-    """Checked targets; tensors that stand there twice count once."""
+    """Checked targets, numbered by their place or by ``indices``."""
     if not named_tensors:
         raise ParameterError(f"{argument}: there is no parameter to probe; pass at least one tensor")
     targets: list[Target] = []
-    seen: set[int] = set()
     offset = 0
     for index, (name, t) in zip(indices or range(len(named_tensors)), named_tensors, strict=True):
         if not isinstance(t, Tensor):
@@ -100,10 +103,8 @@ def as_targets(
             )
         if t.layout != torch.strided:
             raise ParameterError(f"parameter {name!r} is sparse; convert it with .to_dense()")
-        if id(t) not in seen:
-            seen.add(id(t))
-            targets.append(Target(index, offset, name, t))
-            offset += t.numel()
+        targets.append(Target(index, offset, name, t))
+        offset += t.numel()
     if not offset:
         raise ParameterError(f"{argument}: the parameters hold no element; there is nothing to probe")
     return targets

@@ -247,6 +247,58 @@ def test_numbers_and_integer_tensors_are_losses(net):
         assert zo.backward(lambda convert=convert: convert(net(X).mean().detach()), net, seed=0).ndim == 0
 
 
+def test_an_integer_loss_is_reported_as_a_fraction():
+    x = torch.zeros(4)
+    values = iter([1, 2] * 2)
+    loss = zo.backward(lambda: x.sum().long() * 0 + next(values), [x], samples=2, seed=0)
+    assert loss.item() == 1.5
+
+
+def test_the_same_tensor_twice():
+    x = torch.ones(2, dtype=torch.float64)
+    g = zo.grad(lambda t: (2 * t["a"] + 3 * t["b"]).sum(), probe="coordinate", samples=4, seed=0)({"a": x, "b": x})
+    assert torch.allclose(g["a"], 2 * x) and torch.allclose(g["b"], 3 * x), "two inputs, as for torch.func.grad"
+    zo.backward(lambda: (x * x).sum(), [x, x], probe="coordinate", samples=2, seed=0)
+    assert torch.allclose(x.grad, 2 * x), "one parameter, as for an optimizer"
+
+
+def test_f_may_write_its_input():
+    x = torch.ones(3, dtype=torch.float64)
+    g = zo.grad(lambda v: v.mul_(2).sum(), feedback="one-sided", probe="coordinate", samples=3, seed=0)
+    assert torch.allclose(g(x), 2 * x) and torch.equal(x, torch.ones_like(x))
+
+
+def test_zeroing_gradients_inside_the_closure_is_harmless(net):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        return net(X).mean()
+
+    zo.backward(closure, net, seed=0)
+    assert all(p.grad.abs().max() < 7 for p in net.parameters())
+    optimizer.step()
+
+
+def test_settings_of_the_process_do_not_matter(net):
+    def estimate():
+        net.zero_grad()
+        zo.backward(lambda: net(X).square().mean(), net, probe="coordinate", samples=20, seed=0)
+        return [p.grad for p in net.parameters()]
+
+    plain = estimate()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert all(torch.equal(a, b) for a, b in zip(plain, estimate(), strict=True))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.inference_mode():
+        inside = estimate()
+    assert all(torch.equal(a, b) and not b.is_inference() for a, b in zip(plain, inside, strict=True))
+    with torch.device("meta"):  # a default device for new tensors
+        assert all(torch.equal(a, b) for a, b in zip(plain, estimate(), strict=True))
+
+
 def test_f_gets_its_other_arguments_and_x_is_not_written():
     x = torch.ones(3, dtype=torch.float64, requires_grad=True)
     g = zo.grad(lambda v, a, b=1.0: a * b * v.sum(), probe="coordinate", samples=3, seed=0)

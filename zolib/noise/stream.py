@@ -38,6 +38,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,13 +58,13 @@ _COS = (0.041666646, -0.0013887378, 2.4439483e-05)
 _TURN = 3.6572952e-10  # (pi/2) / 2^32
 
 
-def philox(counter: Sequence[Tensor | int], key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(counter: Sequence[Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
     """Philox4x32-10: four 32-bit words for each counter.
 
-    counter: four int64 tensors (or ints) that broadcast, values in ``[0, 2**32)``.  key: two ints, likewise.
-    Returns four int64 tensors of the broadcast shape.
+    counter: four int64 tensors that broadcast, or ints, values in ``[0, 2**32)``.  key: two ints, likewise.
+    Returns four int64 tensors of the broadcast shape, or four ints if all are.
     """
-    c0, c1, c2, c3 = (torch.as_tensor(c, dtype=torch.int64) for c in counter)
+    c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
         # int64 products wrap modulo 2**64; shift and mask recover the exact high word all the same
@@ -76,8 +77,7 @@ def philox(counter: Sequence[Tensor | int], key: tuple[int, int]) -> tuple[Tenso
 @lru_cache(maxsize=64)
 def fold(seed: int, law: int) -> tuple[int, int]:
     """The key of one law: two 32-bit words hashed from a 64-bit seed."""
-    words = philox((law, 0, 0, VERSION), (seed & _MASK, seed >> 32))
-    return int(words[0]), int(words[1])
+    return philox((law, 0, 0, VERSION), (seed & _MASK, seed >> 32))[:2]
 
 
 def _normal(words: Tensor) -> Tensor:
@@ -142,8 +142,8 @@ def draw(
         raise ValueError(f"a parameter has more than {per << 32} elements, the most that one stream numbers")
     result = [torch.empty((len(samples), numel), dtype=dtype, device=device) for _, numel in parts]
     if sum(blocks) <= _CHUNK:  # small parameters go together, as many samples at a time as fit
-        parameter = torch.cat([torch.full((b,), p) for (p, _), b in zip(parts, blocks, strict=True)]).to(device)
-        block = torch.cat([torch.arange(b) for b in blocks]).to(device)
+        parameter = torch.cat([torch.full((b,), p, device=device) for (p, _), b in zip(parts, blocks, strict=True)])
+        block = torch.cat([torch.arange(b, device=device) for b in blocks])
         rows = _CHUNK // max(1, sum(blocks))
         for row in range(0, len(samples), rows):
             sample = torch.tensor(samples[row : row + rows], device=device).unsqueeze(1)
@@ -176,7 +176,7 @@ def distinct(seed: int, step: int, count: int, below: int) -> list[int]:
 
 
 def _integers(seed: int, step: int, count: int) -> Iterator[int]:
-    words = philox((torch.arange((count + 1) // 2), 0, 0, step), fold(seed, INDEX))
+    words = philox((torch.arange((count + 1) // 2, device="cpu"), 0, 0, step), fold(seed, INDEX))
     pairs = zip(*(w.tolist() for w in (words[0], words[1], words[2], words[3])), strict=True)
     flat = (low | high << 32 for a, b, c, d in pairs for low, high in ((a, b), (c, d)))
     return (word for word, _ in zip(flat, range(count), strict=False))
