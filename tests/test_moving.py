@@ -43,7 +43,7 @@ def test_page_holds_a_named_drawing_and_a_labelled_slider(figure):
 
 def test_nothing_is_loaded_from_outside(figure):
     html = figure.to_html() + ask("a", "b", ["c", "d"])._repr_mimebundle_()["text/html"]
-    assert not re.search(r"https?:|src=|@import|url\(", html)
+    assert not re.search(r"https?:|src=|@import|url\((?!#)", html)
 
 
 def test_every_frame_is_in_the_page(figure):
@@ -87,6 +87,17 @@ def test_stored_form_is_text(figure):
     bundle = figure._repr_mimebundle_()
     assert bundle["text/plain"] == "A figure with a slider, size: small & low to huge."
     assert set(bundle) == {"text/html", "text/plain"}
+
+
+def test_a_line_that_leaves_the_axes_keeps_its_slope():
+    figure = Moving("x", ["a", "b"], ["a", "b"])
+    panel = figure.panel("p", (0, 1), (0, 1))
+    panel.line([0, 1], [0, 3])
+    html = figure.to_html()
+    (start, end) = ([float(v) for v in p.split(",")] for p in svg(html).find("polyline").get("points").split())
+    assert (start[1] - end[1]) / (end[0] - start[0]) == pytest.approx(3 * (246 - 30) / (368 - 52), rel=1e-3)
+    name = re.search(r'clip-path="url\(#([^)]+)\)"', html).group(1)
+    assert f'<clipPath id="{name}">' in html and name.startswith(re.search(r'id="(zm-\w+)"', html).group(1))
 
 
 def test_points_outside_the_axes_lie_on_their_edge():

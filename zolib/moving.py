@@ -25,6 +25,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 380, 290
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 44  # margins of a panel, in SVG units
+_KEY = "zm-key"  # stands for the figure's name in the page until that is known
 
 _STYLE = """<style>
 .zolib-moving{--zm-a:var(--zo-info,#2a7ab8);--zm-b:var(--zo-noise,#d2691e);margin:1.2rem 0}
@@ -79,6 +80,7 @@ class Panel:
                 raise ValueError(f"{name}=({low}, {high}): give (low, high), both positive on a logarithmic axis")
         self._figure, self._title, self._labels = figure, title, (xlabel, ylabel)
         self._x, self._y, self._logx, self._logy = x, y, logx, logy
+        self._clip = f"{_KEY}-{len(figure._panels)}"
         self._parts: list[str] = []
 
     def line(self, x, y, kind: str = "", quiet: bool = False, dash: str = "") -> None:
@@ -104,27 +106,29 @@ class Panel:
 
     def _polyline(self, points, kind, quiet, dash, move=""):
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
-        self._parts.append(f'<polyline class="line {kind}{" quiet" if quiet else ""}" points="{points}"{dashed}{move}/>')
+        kinds = f'line {kind}{" quiet" if quiet else ""}'
+        self._parts.append(f'<polyline class="{kinds}" points="{points}"{dashed}{move} clip-path="url(#{self._clip})"/>')
 
-    def _map(self, x, y):
-        """Data to SVG units; what lies outside the axes is drawn on their edge."""
+    def _map(self, x, y, least=0.0, most=1.0):
+        """Data to SVG units. Dots and words stay within the axes; lines run on, to be cut off at the edge."""
         def scale(values, limits, log, low, high):
             change = np.log10 if log else np.asarray
             a, b = change(limits[0]), change(limits[1])
             with np.errstate(divide="ignore"):
                 part = (change(np.asarray(values, dtype=float)) - a) / (b - a)
-            return low + (high - low) * np.clip(part, 0, 1)
+            return low + (high - low) * np.clip(part, least, most)
         return (scale(x, self._x, self._logx, LEFT, WIDTH - RIGHT),
                 scale(y, self._y, self._logy, HEIGHT - BOTTOM, TOP))
 
     def _points(self, x, y) -> str:
-        return " ".join(f"{_number(a)},{_number(b)}" for a, b in zip(*self._map(x, y), strict=True))
+        return " ".join(f"{_number(a)},{_number(b)}" for a, b in zip(*self._map(x, y, -9, 10), strict=True))
 
     def _svg(self) -> str:
         right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
         title, xlabel, ylabel = map(html.escape, (self._title, *self._labels))
         across, along = (LEFT + right) / 2, (TOP + bottom) / 2
         parts = [f'<text class="title" x="{LEFT}" y="16">{title}</text>',
+                 f'<clipPath id="{self._clip}"><path d="M{LEFT} {TOP}H{right}V{bottom}H{LEFT}Z"/></clipPath>',
                  f'<path class="frame" d="M{LEFT} {TOP}V{bottom}H{right}"/>',
                  f'<text x="{across}" y="{HEIGHT - 8}" text-anchor="middle">{xlabel}</text>',
                  f'<text transform="translate(13 {along}) rotate(-90)" text-anchor="middle">{ylabel}</text>']
@@ -176,6 +180,7 @@ class Moving:
         drawing = "".join(panel._svg() for panel in self._panels)
         data = {"values": self.values, "captions": self.captions, "moves": self._moves}
         key = "zm-" + hashlib.sha256((drawing + json.dumps(data)).encode()).hexdigest()[:12]
+        drawing = drawing.replace(_KEY, key)
         control = (f'<div class="control" hidden><label for="{key}-i">{html.escape(self.label)}: <output for="{key}-i">'
                    f'{html.escape(self.values[self.start])}</output></label><input id="{key}-i" type="range" min="0" '
                    f'max="{len(self.values) - 1}" step="1" value="{self.start}" autocomplete="off" '
