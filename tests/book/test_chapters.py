@@ -21,6 +21,8 @@ def test_the_book_has_its_twenty_chapters():
     assert [re.match(r"\d\d", Path(name).name)[0] for name in listed] == [f"{n:02d}" for n in range(1, 21)]
     for name in listed:
         assert [(ROOT / f"{name}{end}").exists() for end in (".ipynb", ".md")].count(True) == 1, name
+        if (ROOT / f"{name}.md").exists():
+            assert "in-preparation" in (ROOT / f"{name}.md").read_text(encoding="utf-8"), f"{name} looks finished"
     assert {ROOT / f"{name}.ipynb" for name in listed} >= set(CHAPTERS)
 
 

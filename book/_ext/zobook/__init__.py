@@ -6,7 +6,20 @@ Whatever is wrong is reported as a Sphinx warning, and the book is built with wa
 import zlib
 from pathlib import Path
 
-from . import alt_text, cache_key, docstrings, formulas, ledger, ledger_page, mathjax, public_names, scripts
+from . import (
+    alt_text,
+    cache_key,
+    docstrings,
+    formulas,
+    ledger,
+    ledger_page,
+    mathjax,
+    public_names,
+    scripts,
+    source_pages,
+)
+
+PARTS = (alt_text, cache_key, docstrings, formulas, ledger, ledger_page, mathjax, public_names, scripts, source_pages)
 
 
 def own_version() -> int:
@@ -16,6 +29,6 @@ def own_version() -> int:
 
 
 def setup(app):
-    for part in (alt_text, cache_key, docstrings, formulas, ledger, ledger_page, mathjax, public_names, scripts):
+    for part in PARTS:
         part.setup(app)
     return {"version": "1", "env_version": own_version(), "parallel_read_safe": False, "parallel_write_safe": True}
