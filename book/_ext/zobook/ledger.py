@@ -8,6 +8,7 @@ will not do: when a notebook comes from the cache, that copy holds the stored ou
 from pathlib import Path
 
 import nbformat
+from docutils import nodes
 from jupyter_cache import get_cache
 from sphinx.util import logging
 
@@ -63,8 +64,13 @@ def _read(app, doctree):
     nodes_of = dict(cells(doctree))
     for record in found:
         cell = nodes_of.get(record["cell"])
-        if cell is not None and anchor(record["id"]) not in cell["ids"]:
+        if cell is None:
+            continue
+        if anchor(record["id"]) not in cell["ids"]:
             cell["ids"].append(anchor(record["id"]))
+        for text in cell.findall(nodes.literal_block):
+            if text.astext().startswith(f"{record['verdict']}: {record['id']}\n"):
+                text["classes"] += ["claim-output", f"claim-{record['verdict']}"]
     measured(env)[env.docname] = found
 
 
