@@ -82,6 +82,12 @@ class Replay:
     directions: Directions
     coefficients: list[float]
 
+    @classmethod
+    def mean(cls, directions: Directions, slopes: Tensor) -> Replay:
+        """The mean over samples of weight times slope times direction.  slopes: (K,)."""
+        weight = directions.probe.weight(directions.d) / directions.samples
+        return cls(directions, (slopes * weight).tolist())
+
     def dense(self) -> list[Tensor]:
         """The gradient itself, for each target, in the target's dtype (summed in float32 at least, ascending in k)."""
         sums = [

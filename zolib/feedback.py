@@ -23,7 +23,10 @@ class Feedback:
     clean: ClassVar[bool] = False
 
     def coefficients(self, losses: Tensor, clean: Tensor | None, sigma: float) -> Tensor:
-        """losses (K, len(signs)), clean (), float64.  Returns one slope for each sample, (K,)."""
+        """losses (K, len(signs), ...), clean (...), float64, where ... is () or one entry per example.
+
+        Returns one slope for each sample and example, (K, ...).
+        """
         raise NotImplementedError
 
     def value(self, losses: Tensor, clean: Tensor | None) -> Tensor:
@@ -63,7 +66,7 @@ class OneSided(Feedback):
 
     def value(self, losses: Tensor, clean: Tensor | None) -> Tensor:
         assert clean is not None
-        return clean
+        return clean.mean()
 
 
 FEEDBACKS: dict[str, type[Feedback]] = {"two-point": TwoPoint, "one-sided": OneSided}

@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from zolib.errors import LossError
-from zolib.estimate import Directions, Replay
-from zolib.evaluation import State, as_double, checked_loss
+from zolib.estimate import Directions
+from zolib.evaluation import as_double
+from zolib.experiment import Experiment, OnInputs, OnParameters
 from zolib.feedback import FEEDBACKS, Feedback
 from zolib.noise.seeds import as_seed, natural
 from zolib.probes import PROBES, Probe, named
 from zolib.subject import Subject, as_targets, quiet_torch
 
 _UINT32 = 1 << 32
-
-Evaluate = Callable[[int | None, float], Tensor]  # (sample or None for theta itself, sign * sigma) -> loss
 
 
 def grad(
@@ -71,19 +70,10 @@ def grad(
         paths, tree = pytree.tree_flatten_with_path(x)
         targets = as_targets([("x" + pytree.keystr(path), leaf) for path, leaf in paths], "x")
         directions = Directions(chosen_probe, targets, as_seed(seed), natural("step", step, _UINT32), samples)
-
-        def evaluate(k: int | None, scale: float) -> Tensor:
-            if k is None:
-                leaves = [t.value.detach().clone() for t in targets]
-            else:
-                leaves = [directions.perturbed(k, j, scale) for j in range(len(targets))]
-            loss = f(pytree.tree_unflatten(leaves, tree), *args, **kwargs)
-            return checked_loss(loss, "f", type(chosen_probe).__name__)
-
-        state = State([], {t.value.device for t in targets})
+        experiment = OnInputs(lambda leaves: f(pytree.tree_unflatten(leaves, tree), *args, **kwargs), directions)
         with quiet_torch():
-            replay, _ = _estimate(evaluate, directions, chosen_feedback, sigma, state)
-            return pytree.tree_unflatten(replay.dense(), tree)
+            slopes, _ = _slopes(experiment, chosen_feedback, sigma)
+            return pytree.tree_unflatten([g for _, g in experiment.gradient(slopes)], tree)
 
     return gradient
 
@@ -137,53 +127,47 @@ def backward(
     subject = Subject(closure, model, type(chosen_probe).__name__)
     directions = Directions(chosen_probe, subject.targets, as_seed(seed), natural("step", step, _UINT32), samples)
 
-    def evaluate(k: int | None, scale: float) -> Tensor:
-        value = None if k is None else lambda j: directions.perturbed(k, j, scale)
-        return subject.evaluate(value, unused)
-
+    experiment = OnParameters(subject, directions, unused)
     with quiet_torch():
-        replay, value = _estimate(evaluate, directions, chosen_feedback, sigma, subject.state())
-        for j, (target, g) in enumerate(zip(subject.targets, replay.dense(), strict=True)):
-            if j in subject.consumed:
-                target.value.grad = g if target.value.grad is None else target.value.grad + g
+        slopes, value = _slopes(experiment, chosen_feedback, sigma)
+        for parameter, g in experiment.gradient(slopes):
+            parameter.grad = g if parameter.grad is None else parameter.grad + g
     return value
 
 
-def _estimate(
-    evaluate: Evaluate, directions: Directions, feedback: Feedback, sigma: float, state: State
-) -> tuple[Replay, Tensor]:
-    """The loop: all evaluations of one step, then the coefficients."""
+def _slopes(experiment: Experiment, feedback: Feedback, sigma: float) -> tuple[Tensor, Tensor]:
+    """The loop: all evaluations of one step.  Returns the slopes (K, ...) and the loss to report, ()."""
     plan: list[tuple[int | None, float]] = [
-        (k, sign * sigma) for k in range(directions.samples) for sign in feedback.signs
+        (k, sign * sigma) for k in range(experiment.samples) for sign in feedback.signs
     ]
     if feedback.clean:
         plan.append((None, 0.0))  # last, so that buffers end as after a plain evaluation
     losses: list[Tensor] = []
+    state = experiment.state()
     try:
         for k, scale in plan:
             if losses:
                 state.restore()
-            losses.append(evaluate(k, scale))
+            losses.append(experiment.evaluate(k, scale))
         values = as_double(losses)
         _refuse_nonfinite(values, plan)
     except BaseException:
         state.restore()
         raise
     clean = values[-1] if feedback.clean else None
-    table = values[: directions.samples * len(feedback.signs)].view(directions.samples, -1)
-    weight = directions.probe.weight(directions.d) / directions.samples
-    coefficients = feedback.coefficients(table, clean, sigma) * weight
-    return Replay(directions, coefficients.tolist()), feedback.value(table, clean).to(losses[0])
+    table = values[: experiment.samples * len(feedback.signs)]
+    table = table.view(experiment.samples, len(feedback.signs), *table.shape[1:])
+    return feedback.coefficients(table, clean, sigma), feedback.value(table, clean).to(losses[0])
 
 
 def _refuse_nonfinite(values: Tensor, plan: Sequence[tuple[int | None, float]]) -> None:
-    bad = torch.nonzero(~values.isfinite()).flatten().tolist()
+    bad = torch.nonzero(~values.isfinite().view(len(plan), -1).all(dim=1)).flatten().tolist()
     if bad:
         k, scale = plan[bad[0]]
         where = "at the parameters themselves" if k is None else f"at sample {k}, scale {scale:+.3g}"
         raise LossError(
-            f"the loss is {values[bad[0]].item()} {where} ({len(bad)} of {len(plan)} evaluations are not finite); the "
-            "step is refused, nothing was changed. Look at the loss without a probe, or make sigma smaller"
+            f"the loss is {values[bad[0]].tolist()} {where} ({len(bad)} of {len(plan)} evaluations are not finite); "
+            "the step is refused, nothing was changed. Look at the loss without a probe, or make sigma smaller"
         )
 
 

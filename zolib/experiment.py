@@ -1,0 +1,73 @@
+"""An experiment: what is shaken, and how the slopes become a gradient again.
+
+The loop of :mod:`zolib.gradient` asks three things of it and does not care where the noise enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from zolib.estimate import Directions, Replay
+from zolib.evaluation import State, checked_loss
+from zolib.subject import Subject
+
+
+class Experiment(Protocol):
+    samples: int
+
+    def state(self) -> State:
+        """What has to be set back between evaluations."""
+
+    def evaluate(self, k: int | None, scale: float) -> Tensor:
+        """The loss at ``scale`` along sample k; at the unshaken place if k is None.  (), or (B,) one per example."""
+
+    def gradient(self, slopes: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Pairs (parameter, gradient) from the slopes, (K,) or (K, B): their mean over samples and examples."""
+
+
+class OnParameters:
+    """Parameters of a module are shaken where they are consumed."""
+
+    def __init__(self, subject: Subject, directions: Directions, unused: str):
+        self.subject, self.directions, self.unused = subject, directions, unused
+        self.samples = directions.samples
+
+    def state(self) -> State:
+        return self.subject.state()
+
+    def evaluate(self, k: int | None, scale: float) -> Tensor:
+        value = None if k is None else lambda j: self.directions.perturbed(k, j, scale)
+        return self.subject.evaluate(value, self.unused)
+
+    def gradient(self, slopes: Tensor) -> list[tuple[Tensor, Tensor]]:
+        dense = Replay.mean(self.directions, slopes).dense()
+        pairs = zip(self.subject.targets, dense, strict=True)
+        return [(target.value, g) for j, (target, g) in enumerate(pairs) if j in self.subject.consumed]
+
+
+class OnInputs:
+    """The tensors of a tree are shaken, and a function sees the shaken tree.
+
+    f: a function of the list of leaves.
+    """
+
+    def __init__(self, f: Callable[[list[Tensor]], Any], directions: Directions):
+        self.f, self.directions, self.samples = f, directions, directions.samples
+
+    def state(self) -> State:
+        return State([], {t.value.device for t in self.directions.targets})
+
+    def evaluate(self, k: int | None, scale: float) -> Tensor:
+        targets = self.directions.targets
+        if k is None:
+            leaves = [t.value.detach().clone() for t in targets]
+        else:
+            leaves = [self.directions.perturbed(k, j, scale) for j in range(len(targets))]
+        return checked_loss(self.f(leaves), "f", type(self.directions.probe).__name__)
+
+    def gradient(self, slopes: Tensor) -> list[tuple[Tensor, Tensor]]:
+        dense = Replay.mean(self.directions, slopes).dense()
+        return [(target.value, g) for target, g in zip(self.directions.targets, dense, strict=True)]
