@@ -26,12 +26,19 @@ _FINE, _ORDER = 12, 6  # intervals and order of the difference table that measur
 class Report:
     """What :func:`check` found.  Print it, or read its fields.
 
-    consumed, unused: names of the trainable parameters that an evaluation did and did not ask for.  dimension: numbers
-    probed.  deterministic: whether the closure gave the same loss twice from the same state.  dtype: of the loss.
-    loss: its value.  noise: standard deviation s of one evaluation about a smooth function (rounding and sampling).
-    slope: root mean square slope along a direction.  curvature: the cubic term B of the bias B sigma^2 of a two-point
-    slope, root mean square over directions; nan where it was lost in the noise.  sigma: the probe size to start with.
-    signal_to_noise: |slope| over the standard deviation of the coefficient's noise, s / (sqrt(2) sigma), at that sigma.
+    Attributes:
+        consumed: Names of the trainable parameters that an evaluation asked for.
+        unused: Names of those that it did not.
+        dimension: How many numbers are probed.
+        deterministic: Whether the closure gave the same loss each time from the same state.
+        dtype: Of the loss.
+        loss: Its value.
+        noise: Standard deviation s of one evaluation about a smooth function, from rounding and sampling.
+        slope: Root mean square slope along a direction.
+        curvature: The cubic term B of the bias B sigma^2 of a two-point slope, root mean square over directions;
+            nan where it was lost in the noise.
+        sigma: The probe size to start with.
+        signal_to_noise: Slope over the deviation of its noise, s / (sqrt(2) sigma), at that sigma.
     """
 
     consumed: list[str]
@@ -80,8 +87,14 @@ def check(
 
         sigma* = (s^2 / 4 B^2)^(1/6).
 
-    closure, model, probe, seed: as for :func:`zolib.backward`, errors included, but parameters that are not consumed
-    are reported, not refused.
+    Args:
+        closure, model, probe, seed: As for :func:`zolib.backward`.
+
+    Returns:
+        A :class:`Report`.  Parameters that are not consumed are reported, not refused.
+
+    Raises:
+        ValueError, TypeError, LossError, ParameterError: As :func:`zolib.backward`.
 
     >>> import torch, zolib as zo
     >>> model = torch.nn.Linear(3, 1)

@@ -42,16 +42,24 @@ def grad(
 
     with K = ``samples`` directions z of the probe, its weight w, and the slope c of the feedback (two-point above).
 
-    f: called as ``f(x, *args, **kwargs)``; returns a scalar tensor or a real number.  probe, feedback: objects or their
-    names.  samples: directions averaged.  sigma: probe size, in the units of x.  seed: the same seed gives the same
-    noise; None draws the next one of the library's counter (:func:`zolib.manual_seed`).
+    Args:
+        f: Called as ``f(x, *args, **kwargs)``; returns a scalar tensor or a real number.
+        probe: Where the noise enters and of what law: an object or its name.
+        feedback: How values become slopes: an object or its name.
+        samples: Directions averaged, K.
+        sigma: Probe size, in the units of x.
+        seed: The same seed gives the same noise; None draws the next one of the library's counter
+            (:func:`zolib.manual_seed`).
 
-    Returns ``g(x, *args, step=0, **kwargs)``: a tensor, or the same dict, tuple or list of tensors as ``x``, with dtype
-    and shape of x.  ``step`` numbers calls that share a seed.  x is never written; f runs under ``torch.no_grad`` and,
-    if it draws from global generators, sees the same draw in every evaluation.
+    Returns:
+        A function ``g(x, *args, step=0, **kwargs)`` that gives a tensor, or the same dict, tuple or list of tensors as
+        ``x``, with dtype and shape of x.  ``step`` numbers calls that share a seed.  x is never written; f runs under
+        ``torch.no_grad`` and, if it draws from global generators, sees the same draw in every evaluation.
 
-    Raises ValueError or TypeError for an argument out of range, LossError if f's value is not finite, not scalar or of
-    half precision, ParameterError if x holds anything but real floating-point tensors.
+    Raises:
+        ValueError, TypeError: An argument is out of range or of the wrong kind.
+        LossError: f's value is not finite, not scalar, or of half precision.
+        ParameterError: x holds anything but real floating-point tensors.
 
     >>> import torch, zolib as zo
     >>> g = zo.grad(lambda x: (x**2).sum(), probe=zo.Coordinate(), samples=3, seed=0)
@@ -95,22 +103,32 @@ def backward(
     The estimate is that of :func:`grad`, over all parameters with ``requires_grad`` together.  As after
     ``loss.backward()``, ``.grad`` accumulates and any ``torch.optim`` optimizer can step.
 
-    closure: called without arguments; returns the loss, a scalar tensor of float32 or float64, or a number.  It is
-    evaluated ``2 * samples`` times (``samples + 1`` one-sided) under ``torch.no_grad`` and must not call backward().
-    model: a module, or its parameters.  unused: what to do about a parameter that an evaluation never consumes,
-    ``"raise"`` or ``"skip"`` (its ``.grad`` stays as it is).  probe, feedback, samples, sigma, seed, step: as for
-    :func:`grad`.
-
-    Returns the loss as a scalar tensor: the mean of the evaluations (two-point), or the clean one (one-sided).
-
     Nothing but ``.grad`` is written.  The perturbed values exist only where they are consumed, so the parameters stay
     bit for bit what they were.  Buffers and the global generators (torch, NumPy, Python) are set back between
     evaluations: all see the same dropout masks, and afterwards the state is as after one evaluation (one-sided: the
     clean one).
 
-    Raises ValueError or TypeError for an argument out of range; LossError if the loss is not a finite scalar of at
-    least float32; ParameterError if no parameter is trainable, or one is no real floating-point tensor, out of reach,
-    never consumed, or written by the closure.  After an error everything is as before the call.
+    Args:
+        closure: Called without arguments; returns the loss, a scalar tensor of float32 or float64, or a number.  It is
+            evaluated ``2 * samples`` times (``samples + 1`` one-sided) under ``torch.no_grad`` and must not call
+            backward().  Draw the batch outside, so that all evaluations see the same one.
+        model: A module, or its parameters.
+        probe, feedback, samples, sigma, seed: As for :func:`grad`.
+        step: Numbers the calls that share a seed.
+        unused: What to do about a parameter that an evaluation never consumes: ``"raise"``, or ``"skip"`` (its
+            ``.grad`` stays as it is).
+
+    Returns:
+        The loss as a scalar tensor: the mean of the evaluations (two-point), or the clean one (one-sided).
+
+    Raises:
+        ValueError, TypeError: An argument is out of range or of the wrong kind.
+        LossError: The loss is not a finite scalar of at least float32.
+        ParameterError: No parameter is trainable, or one is no real floating-point tensor, out of reach, never
+            consumed, or written by the closure.
+        RuntimeError: The closure calls backward().
+
+    After an error everything is as before the call.
 
     >>> import torch, zolib as zo
     >>> model = torch.nn.Linear(3, 1)
