@@ -7,23 +7,28 @@ Gradients of any function or module from its values (:func:`grad`, :func:`backwa
 from zolib import noise
 from zolib.check import Report, check
 from zolib.errors import LossError, ParameterError
-from zolib.feedback import Feedback, OneSided, TwoPoint
+from zolib.feedback import Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, ZScores
 from zolib.gradient import backward, grad
 from zolib.noise import manual_seed
-from zolib.probes import Coordinate, Gaussian, Probe, Rademacher, Sphere
+from zolib.probes import Coordinate, Gaussian, LowRank, Orthogonal, Probe, Rademacher, Sphere
 
 __all__ = [
     "Coordinate",
     "Feedback",
     "Gaussian",
     "LossError",
+    "LowRank",
     "OneSided",
+    "Orthogonal",
     "ParameterError",
     "Probe",
     "Rademacher",
+    "Ranks",
     "Report",
+    "RewardPredictionError",
     "Sphere",
     "TwoPoint",
+    "ZScores",
     "backward",
     "check",
     "grad",

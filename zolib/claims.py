@@ -85,11 +85,15 @@ class Claim:
         if interval is not None:
             low, high = interval
             if not low <= value <= high:
-                raise ClaimError(f"claim {self.id!r}: the value {value:.4g} lies outside its interval "
-                                 f"({low:.4g}, {high:.4g}); give interval=(low, high) around it")
+                raise ClaimError(
+                    f"claim {self.id!r}: the value {value:.4g} lies outside its interval "
+                    f"({low:.4g}, {high:.4g}); give interval=(low, high) around it"
+                )
             if (high - low) / 2 > self.margin:
-                raise ClaimError(f"claim {self.id!r}: the interval's half width {(high - low) / 2:.4g} exceeds the "
-                                 f"tolerance {self.margin:.4g}, too wide to tell; measure with more samples")
+                raise ClaimError(
+                    f"claim {self.id!r}: the interval's half width {(high - low) / 2:.4g} exceeds the "
+                    f"tolerance {self.margin:.4g}, too wide to tell; measure with more samples"
+                )
         if abs(value - self.value) > self.margin:
             return "departs"
         return "recorded" if self.expected == "recorded" else "reproduced"
@@ -129,8 +133,10 @@ def measure(id: str, value: float, interval: tuple[float, float] | None = None) 
         raise ClaimError(f"claim {id!r} is not declared in {path().name}: add it there{hint}")
     measurement = Measurement(declared[id], value, interval)
     if measurement.verdict != declared[id].expected:
-        raise ClaimError(f"claim {id!r} was expected to be {declared[id].expected!r}, but the measurement gives "
-                         f"{measurement.verdict!r}:\n{measurement}")
+        raise ClaimError(
+            f"claim {id!r} was expected to be {declared[id].expected!r}, but the measurement gives "
+            f"{measurement.verdict!r}:\n{measurement}"
+        )
     try:
         from IPython.display import display
     except ImportError:
@@ -163,9 +169,11 @@ class Measurement:
     def __repr__(self) -> str:
         claim, unit = self.claim, f" {self.claim.unit}" if self.claim.unit else ""
         spread = "" if self.interval is None else f" ({number(self.interval[0])} to {number(self.interval[1])})"
-        return (f"{self.verdict}: {claim.id}\n"
-                f"  measured {number(self.value)}{spread}{unit}, {claim.kind} {number(claim.value)}{unit}, "
-                f"within {number(claim.margin)}")
+        return (
+            f"{self.verdict}: {claim.id}\n"
+            f"  measured {number(self.value)}{spread}{unit}, {claim.kind} {number(claim.value)}{unit}, "
+            f"within {number(claim.margin)}"
+        )
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         return {"text/plain": repr(self), MIME: self.record()}
@@ -207,12 +215,16 @@ def disagreements(declared: dict[str, Claim], found: dict[str, list[dict]]) -> l
                 problems.append(f"{where}: {error}")
                 continue
             if expected["verdict"] != claim.expected:
-                problems.append(f"{where}: {claim.id!r} was expected to be {claim.expected!r}, "
-                                f"but its record gives {expected['verdict']!r}")
+                problems.append(
+                    f"{where}: {claim.id!r} was expected to be {claim.expected!r}, "
+                    f"but its record gives {expected['verdict']!r}"
+                )
             for key, value in expected.items():
                 if record.get(key) != value:
-                    problems.append(f"{where}: the record of {claim.id!r} has {key} = {record.get(key)!r}, "
-                                    f"the declaration gives {value!r}")
+                    problems.append(
+                        f"{where}: the record of {claim.id!r} has {key} = {record.get(key)!r}, "
+                        f"the declaration gives {value!r}"
+                    )
     for claim in declared.values():
         if claim.id not in seen:
             problems.append(f"{claim.id!r} is declared for {claim.chapter}, but no cell measures it")
@@ -253,15 +265,24 @@ def _claim(name: str, table: dict) -> Claim:
     if table["expected"] not in VERDICTS:
         refuse(f"expected {table['expected']!r} is not one of {', '.join(VERDICTS)}")
     if table["expected"] == "recorded" and not table.get("record"):
-        refuse("a recorded claim names its file: record = \"data/...\"")
+        refuse('a recorded claim names its file: record = "data/..."')
     for key in (kinds[0], "tolerance"):
         if isinstance(table[key], bool) or not isinstance(table[key], int | float) or not math.isfinite(table[key]):
             refuse(f"{key!r} must be a finite number")
     if table["tolerance"] < 0:
         refuse("'tolerance' must not be negative")
     return Claim(
-        id=name, chapter=str(table["chapter"]), sentence=table["sentence"], source=table["source"],
-        grade=table["grade"], kind=kinds[0], value=float(table[kinds[0]]), unit=table.get("unit", ""),
-        tolerance=float(table["tolerance"]), relative=bool(table.get("relative", False)),
-        argument=table["argument"], expected=table["expected"], record=table.get("record", ""),
+        id=name,
+        chapter=str(table["chapter"]),
+        sentence=table["sentence"],
+        source=table["source"],
+        grade=table["grade"],
+        kind=kinds[0],
+        value=float(table[kinds[0]]),
+        unit=table.get("unit", ""),
+        tolerance=float(table["tolerance"]),
+        relative=bool(table.get("relative", False)),
+        argument=table["argument"],
+        expected=table["expected"],
+        record=table.get("record", ""),
     )

@@ -27,6 +27,7 @@ class Directions:
         self.probe, self.targets, self.seed, self.step, self.samples = probe, targets, seed, step, samples
         self.d = sum(t.value.numel() for t in targets)
         probe.validate(self.d, samples)
+        self._chunked = self.d <= CHUNK or probe.block > 1
         self._drawn: list[Tensor] = []
         self._range = range(0)
         self._factor: tuple[int, Tensor | None] = (-1, None)
@@ -35,12 +36,15 @@ class Directions:
     def __call__(self, k: int, j: int) -> Tensor:
         """float32, of the target's shape, on its device."""
         shape = self.targets[j].value.shape
-        if self.d > CHUNK:
+        if not self._chunked:
             return self._alone(k, j).view(shape)
         if k not in self._range:
-            self._range = range(k, min(self.samples, k + max(1, CHUNK // max(1, self.d))))
+            block = self.probe.block
+            first, blocks = k // block, max(1, CHUNK // max(1, self.d * block))
+            self._range = range(first * block, min(-(-self.samples // block), first + blocks) * block)
             self._bits.clear()
             raw = self.probe.draw(self.targets, self.d, self.seed, self.step, self._range)
+            raw = self.probe.together(raw, self.d)
             factor = self.probe.factor(raw, self.d)
             self._drawn = raw if factor is None else [z * factor.to(z.device).unsqueeze(1) for z in raw]
         return self._drawn[j][k - self._range.start].view(shape)
@@ -62,12 +66,12 @@ class Directions:
     def _rounding_bits(self, k: int, j: int) -> Tensor:
         """int32 in [0, 2**16), of the target's shape, from a stream of their own.  Called after z(k, j)."""
         target = self.targets[j]
-        samples = range(k, k + 1) if self.d > CHUNK else self._range
+        samples = self._range if self._chunked else range(k, k + 1)
         bits = self._bits.get(j)
         if bits is None:
             part = [(target.number, target.value.numel())]
             bits = stream.draw(stream.ROUNDING, self.seed, self.step, samples, part, target.value.device)[0]
-            if self.d <= CHUNK:
+            if self._chunked:
                 self._bits[j] = bits
         return bits[k - samples.start].view(target.value.shape)
 

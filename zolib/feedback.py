@@ -16,11 +16,14 @@ class Feedback:
     """What a feedback answers.
 
     signs: the evaluations along each direction, at theta + sign sigma z.  clean: whether theta itself is evaluated,
-    once for all samples.
+    once for all samples.  scale: ``"gradient"`` if the coefficients are slopes, ``"direction"`` if they are right up to
+    a positive factor.  least: the fewest evaluations along probes that make sense of a step.
     """
 
-    signs: ClassVar[tuple[float, ...]]
+    signs: tuple[float, ...]
     clean: ClassVar[bool] = False
+    scale: ClassVar[str] = "gradient"
+    least: ClassVar[int] = 1
 
     def coefficients(self, losses: Tensor, clean: Tensor | None, sigma: float) -> Tensor:
         """losses (K, len(signs), ...), clean (...), float64, where ... is () or one entry per example.
@@ -42,10 +45,10 @@ class TwoPoint(Feedback):
     reported is the mean of all evaluations; no extra one is made.
     """
 
-    signs: ClassVar[tuple[float, ...]] = (1.0, -1.0)
+    signs = (1.0, -1.0)
 
     def coefficients(self, losses: Tensor, clean: Tensor | None, sigma: float) -> Tensor:
-        return (losses[:, 0] - losses[:, 1]) / (2 * sigma)
+        return _difference(losses, sigma)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class OneSided(Feedback):
     Coordinate.  The loss reported is the clean one.
     """
 
-    signs: ClassVar[tuple[float, ...]] = (1.0,)
+    signs = (1.0,)
     clean: ClassVar[bool] = True
 
     def coefficients(self, losses: Tensor, clean: Tensor | None, sigma: float) -> Tensor:
@@ -69,4 +72,85 @@ class OneSided(Feedback):
         return clean.mean()
 
 
-FEEDBACKS: dict[str, type[Feedback]] = {"two-point": TwoPoint, "one-sided": OneSided}
+class RewardPredictionError(Feedback):
+    """What came, less what was expected: c = (f(theta + sigma z) - b) / sigma, with b the running mean of f.
+
+    One evaluation per sample and no clean pass.  The expectation b does not know this step's noise, so it costs no
+    bias; the closer it is to f(theta), the less variance (Williams 1992).  b starts as the mean of the first step's
+    other samples, and moves by ``rate`` of the error at each step: a rule with memory, so use one object for one run.
+    """
+
+    signs = (1.0,)
+
+    def __init__(self, rate: float = 0.1):
+        if not 0 < rate <= 1:
+            raise ValueError(f"rate must lie in (0, 1], got {rate!r}")
+        self.rate = rate
+        self.expected: Tensor | None = None  # (...), one per example where losses are
+
+    def __repr__(self) -> str:
+        return f"RewardPredictionError(rate={self.rate})"
+
+    def coefficients(self, losses: Tensor, clean: Tensor | None, sigma: float) -> Tensor:
+        values = losses[:, 0]
+        mean, count = values.mean(dim=0), len(values)
+        if self.expected is None:  # each sample against the others; alone it has nothing to be compared with
+            error, self.expected = (values - mean) * (count / max(1, count - 1)), mean
+        else:
+            error = values - self.expected
+            self.expected = self.expected + self.rate * (mean - self.expected)
+        return error / sigma
+
+
+@dataclass(frozen=True)
+class Ranks(Feedback):
+    """Centred ranks: the losses of a step, in order, become numbers from -1/2 to 1/2 (Salimans et al. 2017).
+
+    c = u / sigma, or (u_+ - u_-) / (2 sigma) for mirrored pairs (``antithetic``).  Unmoved by any increasing change of
+    the loss and by outliers; right in direction, not in length.  Ties share their mean rank.
+    """
+
+    antithetic: bool = True
+    scale: ClassVar[str] = "direction"
+    least: ClassVar[int] = 2
+
+    @property
+    def signs(self) -> tuple[float, ...]:  # type: ignore[override]
+        return (1.0, -1.0) if self.antithetic else (1.0,)
+
+    def coefficients(self, losses: Tensor, clean: Tensor | None, sigma: float) -> Tensor:
+        return _difference(self.shaped(losses.flatten(0, 1)).view_as(losses), sigma)
+
+    def shaped(self, losses: Tensor) -> Tensor:
+        """(n, ...) to centred ranks along the first axis."""
+        below = (losses.unsqueeze(0) < losses.unsqueeze(1)).sum(dim=1)
+        equal = (losses.unsqueeze(0) == losses.unsqueeze(1)).sum(dim=1)
+        return (below + (equal - 1) / 2) / (len(losses) - 1) - 0.5
+
+
+@dataclass(frozen=True)
+class ZScores(Ranks):
+    """Losses of a step less their mean, over their standard deviation; otherwise as :class:`Ranks`.
+
+    Unmoved by a change of the loss's zero or unit.  If all losses are equal the coefficients are 0.
+    """
+
+    def shaped(self, losses: Tensor) -> Tensor:
+        centred = losses - losses.mean(dim=0)
+        deviation = centred.square().mean(dim=0).sqrt()
+        return centred / deviation.where(deviation > 0, 1.0)
+
+
+def _difference(losses: Tensor, sigma: float) -> Tensor:
+    if losses.shape[1] == 1:
+        return losses[:, 0] / sigma
+    return (losses[:, 0] - losses[:, 1]) / (2 * sigma)
+
+
+FEEDBACKS: dict[str, type[Feedback]] = {
+    "two-point": TwoPoint,
+    "one-sided": OneSided,
+    "reward-prediction-error": RewardPredictionError,
+    "ranks": Ranks,
+    "z-scores": ZScores,
+}

@@ -160,6 +160,11 @@ def _slopes(experiment: Experiment, feedback: Feedback, sigma: float) -> tuple[T
     ]
     if feedback.clean:
         plan.append((None, 0.0))  # last, so that buffers end as after a plain evaluation
+    if experiment.samples * len(feedback.signs) < feedback.least:
+        raise ValueError(
+            f"samples={experiment.samples}: {type(feedback).__name__} compares evaluations with one another and needs "
+            f"at least {feedback.least}"
+        )
     losses: list[Tensor] = []
     state = experiment.state()
     try:

@@ -101,24 +101,28 @@ class Panel:
     def text(self, x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> None:
         """Words that stay, at (x, y) in data units."""
         (px,), (py,) = self._map([x], [y])
-        self._parts.append(f'<text class="{kind}" x="{px:.1f}" y="{py:.1f}" text-anchor="{anchor}">'
-                           f"{html.escape(words)}</text>")
+        self._parts.append(
+            f'<text class="{kind}" x="{px:.1f}" y="{py:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
+        )
 
     def _polyline(self, points, kind, quiet, dash, move=""):
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
-        kinds = f'line {kind}{" quiet" if quiet else ""}'
-        self._parts.append(f'<polyline class="{kinds}" points="{points}"{dashed}{move} clip-path="url(#{self._clip})"/>')
+        kinds = f"line {kind}{' quiet' if quiet else ''}"
+        self._parts.append(
+            f'<polyline class="{kinds}" points="{points}"{dashed}{move} clip-path="url(#{self._clip})"/>'
+        )
 
     def _map(self, x, y, least=0.0, most=1.0):
         """Data to SVG units. Dots and words stay within the axes; lines run on, to be cut off at the edge."""
+
         def scale(values, limits, log, low, high):
             change = np.log10 if log else np.asarray
             a, b = change(limits[0]), change(limits[1])
             with np.errstate(divide="ignore"):
                 part = (change(np.asarray(values, dtype=float)) - a) / (b - a)
             return low + (high - low) * np.clip(part, least, most)
-        return (scale(x, self._x, self._logx, LEFT, WIDTH - RIGHT),
-                scale(y, self._y, self._logy, HEIGHT - BOTTOM, TOP))
+
+        return (scale(x, self._x, self._logx, LEFT, WIDTH - RIGHT), scale(y, self._y, self._logy, HEIGHT - BOTTOM, TOP))
 
     def _points(self, x, y) -> str:
         return " ".join(f"{_number(a)},{_number(b)}" for a, b in zip(*self._map(x, y, -9, 10), strict=True))
@@ -127,21 +131,30 @@ class Panel:
         right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
         title, xlabel, ylabel = map(html.escape, (self._title, *self._labels))
         across, along = (LEFT + right) / 2, (TOP + bottom) / 2
-        parts = [f'<text class="title" x="{LEFT}" y="16">{title}</text>',
-                 f'<clipPath id="{self._clip}"><path d="M{LEFT} {TOP}H{right}V{bottom}H{LEFT}Z"/></clipPath>',
-                 f'<path class="frame" d="M{LEFT} {TOP}V{bottom}H{right}"/>',
-                 f'<text x="{across}" y="{HEIGHT - 8}" text-anchor="middle">{xlabel}</text>',
-                 f'<text transform="translate(13 {along}) rotate(-90)" text-anchor="middle">{ylabel}</text>']
+        parts = [
+            f'<text class="title" x="{LEFT}" y="16">{title}</text>',
+            f'<clipPath id="{self._clip}"><path d="M{LEFT} {TOP}H{right}V{bottom}H{LEFT}Z"/></clipPath>',
+            f'<path class="frame" d="M{LEFT} {TOP}V{bottom}H{right}"/>',
+            f'<text x="{across}" y="{HEIGHT - 8}" text-anchor="middle">{xlabel}</text>',
+            f'<text transform="translate(13 {along}) rotate(-90)" text-anchor="middle">{ylabel}</text>',
+        ]
         for value, name in _ticks(self._x, self._logx):
             x = self._map([value], [self._y[0]])[0][0]
-            parts.append(f'<path class="frame" d="M{x:.1f} {bottom}v5"/>'
-                         f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{name}</text>')
+            parts.append(
+                f'<path class="frame" d="M{x:.1f} {bottom}v5"/>'
+                f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{name}</text>'
+            )
         for value, name in _ticks(self._y, self._logy):
             y = self._map([self._x[0]], [value])[1][0]
-            parts.append(f'<path class="frame" d="M{LEFT} {y:.1f}h-5"/>'
-                         f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{name}</text>')
-        return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(self._title)}">'
-                + "".join(parts + self._parts) + "</svg>")
+            parts.append(
+                f'<path class="frame" d="M{LEFT} {y:.1f}h-5"/>'
+                f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{name}</text>'
+            )
+        return (
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(self._title)}">'
+            + "".join(parts + self._parts)
+            + "</svg>"
+        )
 
 
 class Moving:
@@ -149,15 +162,24 @@ class Moving:
 
     def __init__(self, label: str, values: Sequence[str], captions: Sequence[str], start: int | None = None):
         if len(values) != len(captions) or len(values) < 2:
-            raise ValueError(f"{len(values)} values and {len(captions)} captions: give one caption for each value, "
-                             "and at least two")
+            raise ValueError(
+                f"{len(values)} values and {len(captions)} captions: give one caption for each value, and at least two"
+            )
         self.label, self.values, self.captions = label, list(values), list(captions)
         self.start = len(values) // 2 if start is None else range(len(values))[start]
         self._panels: list[Panel] = []
         self._moves: list[dict] = []
 
-    def panel(self, title: str, x: tuple[float, float], y: tuple[float, float], xlabel: str = "",
-              ylabel: str = "", logx: bool = False, logy: bool = False) -> Panel:
+    def panel(
+        self,
+        title: str,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        xlabel: str = "",
+        ylabel: str = "",
+        logx: bool = False,
+        logy: bool = False,
+    ) -> Panel:
         """Add a pair of axes with the limits ``x`` and ``y``."""
         self._panels.append(Panel(self, title, x, y, xlabel, ylabel, logx, logy))
         return self._panels[-1]
@@ -181,13 +203,18 @@ class Moving:
         data = {"values": self.values, "captions": self.captions, "moves": self._moves}
         key = "zm-" + hashlib.sha256((drawing + json.dumps(data)).encode()).hexdigest()[:12]
         drawing = drawing.replace(_KEY, key)
-        control = (f'<div class="control" hidden><label for="{key}-i">{html.escape(self.label)}: <output for="{key}-i">'
-                   f'{html.escape(self.values[self.start])}</output></label><input id="{key}-i" type="range" min="0" '
-                   f'max="{len(self.values) - 1}" step="1" value="{self.start}" autocomplete="off" '
-                   f'aria-valuetext="{html.escape(self.values[self.start])}"></div>')
-        return (f'{_STYLE}<div class="zolib-moving" id="{key}"><div class="panels">{drawing}</div>{control}'
-                f'<p class="words" aria-live="polite">{html.escape(self.captions[self.start])}</p></div>'
-                + _SCRIPT % (key, _embed(data)))
+        control = (
+            f'<div class="control" hidden><label for="{key}-i">{html.escape(self.label)}: <output for="{key}-i">'
+            f'{html.escape(self.values[self.start])}</output></label><input id="{key}-i" type="range" min="0" '
+            f'max="{len(self.values) - 1}" step="1" value="{self.start}" autocomplete="off" '
+            f'aria-valuetext="{html.escape(self.values[self.start])}"></div>'
+        )
+        return (
+            f'{_STYLE}<div class="zolib-moving" id="{key}"><div class="panels">{drawing}</div>{control}'
+            f'<p class="words" aria-live="polite">{html.escape(self.captions[self.start])}</p></div>'
+            + _SCRIPT
+            % (key, _embed(data))
+        )
 
 
 class Page:
@@ -207,13 +234,16 @@ def ask(name: str, label: str, choices: Sequence[str], start: int = 0) -> Page:
     """A slider on which the reader sets a guess; the browser keeps it under ``name`` for `recall`."""
     choices = list(choices)
     key, first = f"zg-{name}", html.escape(choices[start])
-    box = (f'<div class="zolib-guess" id="{key}" hidden><label for="{key}-i">{html.escape(label)} '
-           f'<output for="{key}-i">{first}</output></label><input id="{key}-i" type="range" min="0" '
-           f'max="{len(choices) - 1}" step="1" value="{range(len(choices))[start]}" autocomplete="off" '
-           f'aria-valuetext="{first}"></div>'
-           f'<noscript><p class="zolib-guess">{html.escape(label)} Write your guess down.</p></noscript>')
-    return Page(_STYLE + box + _ASK % (key, _embed(choices)),
-                 f"{label} Your guess, from {choices[0]} to {choices[-1]}?")
+    box = (
+        f'<div class="zolib-guess" id="{key}" hidden><label for="{key}-i">{html.escape(label)} '
+        f'<output for="{key}-i">{first}</output></label><input id="{key}-i" type="range" min="0" '
+        f'max="{len(choices) - 1}" step="1" value="{range(len(choices))[start]}" autocomplete="off" '
+        f'aria-valuetext="{first}"></div>'
+        f'<noscript><p class="zolib-guess">{html.escape(label)} Write your guess down.</p></noscript>'
+    )
+    return Page(
+        _STYLE + box + _ASK % (key, _embed(choices)), f"{label} Your guess, from {choices[0]} to {choices[-1]}?"
+    )
 
 
 def recall(name: str, measured: str) -> Page:
@@ -238,8 +268,10 @@ def _ticks(limits: tuple[float, float], log: bool) -> list[tuple[float, str]]:
         step = 10 ** math.floor(math.log10(high - low))
         step = step / 2 if (high - low) / step < 3 else step
         first = math.ceil(low / step - 1e-9)
-        return [(i * step, f"{i * step:.4g}".replace("-", "\u2212"))
-                for i in range(first, math.floor(high / step + 1e-9) + 1)]
+        return [
+            (i * step, f"{i * step:.4g}".replace("-", "\u2212"))
+            for i in range(first, math.floor(high / step + 1e-9) + 1)
+        ]
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     every = max(1, round((last - first) / 5))
     raised = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")

@@ -25,40 +25,62 @@ GREY = "#6B7078"  # theory, guides and annotations
 
 def use_style() -> None:
     """Set the book's style for all later figures of this process (matplotlib's global settings)."""
-    sns.set_theme(context="notebook", style="ticks", rc={
-        "axes.prop_cycle": cycler(color=list(COLOURS.values())) + cycler(linestyle=DASHES),
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": GREY,
-        "axes.labelsize": 12,
-        "axes.titlesize": 12,
-        "axes.titlelocation": "left",
-        "axes.grid": True,
-        "grid.color": "#E6E8EB",
-        "grid.linewidth": 0.7,
-        "xtick.color": GREY,
-        "ytick.color": GREY,
-        "xtick.labelcolor": "#222222",
-        "ytick.labelcolor": "#222222",
-        "lines.linewidth": 2.0,
-        "lines.markersize": 6,
-        "figure.figsize": (7.0, 4.2),
-        "figure.dpi": 110,
-        "figure.constrained_layout.use": True,
-        "savefig.facecolor": "white",
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],
-        "image.cmap": "viridis",
-    })
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        rc={
+            "axes.prop_cycle": cycler(color=list(COLOURS.values())) + cycler(linestyle=DASHES),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": GREY,
+            "axes.labelsize": 12,
+            "axes.titlesize": 12,
+            "axes.titlelocation": "left",
+            "axes.grid": True,
+            "grid.color": "#E6E8EB",
+            "grid.linewidth": 0.7,
+            "xtick.color": GREY,
+            "ytick.color": GREY,
+            "xtick.labelcolor": "#222222",
+            "ytick.labelcolor": "#222222",
+            "lines.linewidth": 2.0,
+            "lines.markersize": 6,
+            "figure.figsize": (7.0, 4.2),
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "savefig.facecolor": "white",
+            "font.family": "sans-serif",
+            "font.sans-serif": ["DejaVu Sans"],
+            "image.cmap": "viridis",
+        },
+    )
 
 
-def label(ax: mpl.axes.Axes, x: float, y: float, text: str, color: str | None = None,
-          dx: float = 6, dy: float = 0, ha: str = "left", va: str = "center") -> mpl.text.Annotation:
+def label(
+    ax: mpl.axes.Axes,
+    x: float,
+    y: float,
+    text: str,
+    color: str | None = None,
+    dx: float = 6,
+    dy: float = 0,
+    ha: str = "left",
+    va: str = "center",
+) -> mpl.text.Annotation:
     """Write ``text`` beside the point (x, y), given in data units, moved by (dx, dy) points.
 
     The text has a white halo, so that it stays readable across a line.
     """
-    note = ax.annotate(text, (x, y), xytext=(dx, dy), textcoords="offset points", color=color or "#222222",
-                       ha=ha, va=va, fontsize=10.5, annotation_clip=False)
+    note = ax.annotate(
+        text,
+        (x, y),
+        xytext=(dx, dy),
+        textcoords="offset points",
+        color=color or "#222222",
+        ha=ha,
+        va=va,
+        fontsize=10.5,
+        annotation_clip=False,
+    )
     note.set_path_effects([mpl.patheffects.withStroke(linewidth=3, foreground="white")])
     return note

@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,7 +32,14 @@ class Target(NamedTuple):
 
 
 class Probe:
-    """What a parameter probe answers.  Subclasses give the law."""
+    """What a parameter probe answers.  Subclasses give the law.
+
+    ``scale`` says what the estimate's mean is as sigma goes to 0, with a feedback that gives slopes: the
+    ``"gradient"``, or only its ``"direction"``.  Samples are drawn in blocks of ``block`` that belong together.
+    """
+
+    scale: ClassVar[str] = "gradient"
+    block: int = 1
 
     def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
         """Raw values of several samples, one float32 tensor of shape (len(samples), numel) for each target.
@@ -44,6 +51,10 @@ class Probe:
     def factor(self, raw: Iterable[Tensor], d: int) -> Tensor | None:
         """A factor for each sample that depends on all its values together, (len(samples),); None where it is 1."""
         return None
+
+    def together(self, raw: list[Tensor], d: int) -> list[Tensor]:
+        """What depends on all values of a block of samples; raw as from draw, whole blocks of all targets."""
+        return raw
 
     def weight(self, d: int) -> float:
         """The factor that makes E[weight z z^T] the identity."""
@@ -136,6 +147,71 @@ class Coordinate(Probe):
             )
 
 
+@dataclass(frozen=True)
+class LowRank(Probe):
+    """Matrices of low rank: z = (a_1 b_1^T + ... + a_r b_r^T) / sqrt(r), all factors standard normal (EGGROLL).
+
+    A parameter of shape (m, ...) counts as a matrix with m rows; a vector is drawn in full.  The entries of z are
+    uncorrelated, so the estimate tends to the gradient, but they are not independent: for one matrix of m rows and n
+    columns and rank 1, E|g_hat|^2 = (m + 2)(n + 2) |g|^2 with one sample, against m n + 2 for a Gaussian.  What it buys
+    is a cheap forward pass.  Source: Sarkar et al., arXiv:2511.16652 (later than the review).
+    """
+
+    rank: int = 1
+
+    def __post_init__(self):
+        if not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"rank must be a whole number of at least 1, got {self.rank!r}")
+
+    def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
+        directions = []
+        for target in targets:
+            shape = target.value.shape
+            full = len(shape) < 2
+            rows, columns = (target.value.numel(), 0) if full else (shape[0], shape[1:].numel())
+            part = [(target.number, rows if full else (rows + columns) * self.rank)]
+            z = stream.draw(stream.NORMAL, seed, step, samples, part, target.value.device)[0]
+            if not full:
+                a, b = z.split([rows * self.rank, columns * self.rank], dim=1)
+                a, b = a.view(-1, rows, self.rank), b.view(-1, columns, self.rank)
+                z = (a @ b.mT / self.rank**0.5).flatten(1)
+            directions.append(z)
+        return directions
+
+
+@dataclass(frozen=True)
+class Orthogonal(Probe):
+    """Directions at right angles within each block of ``block`` samples, each of length sqrt(d), uniform otherwise.
+
+    E|g_hat|^2 = d/K |g|^2 for K = block samples, and the squared cosine to the gradient is K/d on average: what
+    coordinates give, with directions that shake everything.  Costs a QR decomposition of d x block numbers, kept in
+    memory.  LAPACK's last bits differ between machines, and so do these directions.
+    """
+
+    block: int = 8
+
+    def __post_init__(self):
+        if not isinstance(self.block, int) or self.block < 1:
+            raise ValueError(f"block must be a whole number of at least 1, got {self.block!r}")
+
+    def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
+        return _draw(stream.NORMAL, targets, seed, step, samples)
+
+    def together(self, raw: list[Tensor], d: int) -> list[Tensor]:
+        z = torch.cat([part.cpu() for part in raw], dim=1).double()  # (samples, d)
+        blocks = z.view(-1, self.block, d)
+        q, r = torch.linalg.qr(blocks.mT)  # the signs of r's diagonal make the law uniform
+        z = (q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)).mT.reshape(z.shape) * d**0.5
+        parts = z.float().split([part.shape[1] for part in raw], dim=1)
+        return [part.to(original.device) for part, original in zip(parts, raw, strict=True)]
+
+    def validate(self, d: int, samples: int) -> None:
+        if self.block > d:
+            raise ValueError(
+                f"block={self.block} directions cannot be orthogonal in {d} dimensions; use block={d} or less"
+            )
+
+
 _distinct = lru_cache(maxsize=8)(stream.distinct)
 
 
@@ -159,4 +235,6 @@ PROBES: dict[str, type[Probe]] = {
     "rademacher": Rademacher,
     "sphere": Sphere,
     "coordinate": Coordinate,
+    "low-rank": LowRank,
+    "orthogonal": Orthogonal,
 }

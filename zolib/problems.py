@@ -39,8 +39,12 @@ def digits(test: int = 360, dtype: torch.dtype = torch.float32) -> Digits:
     return Digits(x[:-test], y[:-test], x[-test:], y[-test:])
 
 
-def mlp(sizes: tuple[int, ...] = (64, 64, 64, 10), activation: type[nn.Module] = nn.Tanh, seed: int = 0,
-        dtype: torch.dtype = torch.float32) -> nn.Sequential:
+def mlp(
+    sizes: tuple[int, ...] = (64, 64, 64, 10),
+    activation: type[nn.Module] = nn.Tanh,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> nn.Sequential:
     """The network that the book carries: fully connected, 64-64-64-10 unless told otherwise (8,970 parameters).
 
     Weights and biases are uniform in (-1/sqrt(n), 1/sqrt(n)) for n inputs, torch's own default, but drawn from
