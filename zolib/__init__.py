@@ -7,13 +7,15 @@ Gradients of any function or module from its values (:func:`grad`, :func:`backwa
 from zolib import noise
 from zolib.check import Report, check
 from zolib.errors import LossError, ParameterError
+from zolib.estimates import Estimate, Replay
 from zolib.feedback import Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, ZScores
-from zolib.gradient import backward, grad
+from zolib.gradient import backward, estimate, grad
 from zolib.noise import manual_seed
 from zolib.probes import Coordinate, Gaussian, LowRank, Orthogonal, Probe, Rademacher, Sphere
 
 __all__ = [
     "Coordinate",
+    "Estimate",
     "Feedback",
     "Gaussian",
     "LossError",
@@ -24,6 +26,7 @@ __all__ = [
     "Probe",
     "Rademacher",
     "Ranks",
+    "Replay",
     "Report",
     "RewardPredictionError",
     "Sphere",
@@ -31,6 +34,7 @@ __all__ = [
     "ZScores",
     "backward",
     "check",
+    "estimate",
     "grad",
     "manual_seed",
     "noise",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zolib.estimate import Directions
+from zolib.directions import Directions
 from zolib.evaluation import as_double
 from zolib.noise.seeds import as_seed
 from zolib.probes import PROBES, Probe, named

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from zolib.estimate import Directions, Replay
+from zolib.directions import Directions
+from zolib.estimates import Estimate, Replay
 from zolib.evaluation import State, checked_loss
 from zolib.subject import Subject
 
@@ -24,8 +25,8 @@ class Experiment(Protocol):
     def evaluate(self, k: int | None, scale: float) -> Tensor:
         """The loss at ``scale`` along sample k; at the unshaken place if k is None.  (), or (B,) one per example."""
 
-    def gradient(self, slopes: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Pairs (parameter, gradient) from the slopes, (K,) or (K, B): their mean over samples and examples."""
+    def estimate(self, slopes: Tensor) -> Estimate:
+        """The mean over samples and examples of what the slopes, (K,) or (K, B), say."""
 
 
 class OnParameters:
@@ -42,10 +43,9 @@ class OnParameters:
         value = None if k is None else lambda j: self.directions.perturbed(k, j, scale)
         return self.subject.evaluate(value, self.unused)
 
-    def gradient(self, slopes: Tensor) -> list[tuple[Tensor, Tensor]]:
-        dense = Replay.mean(self.directions, slopes).dense()
-        pairs = zip(self.subject.targets, dense, strict=True)
-        return [(target.value, g) for j, (target, g) in enumerate(pairs) if j in self.subject.consumed]
+    def estimate(self, slopes: Tensor) -> Replay:
+        idle = set(range(len(self.subject.targets))) - self.subject.consumed
+        return Replay.mean(self.directions, slopes, idle)
 
 
 class OnInputs:
@@ -68,6 +68,5 @@ class OnInputs:
             leaves = [self.directions.perturbed(k, j, scale) for j in range(len(targets))]
         return checked_loss(self.f(leaves), "f", type(self.directions.probe).__name__)
 
-    def gradient(self, slopes: Tensor) -> list[tuple[Tensor, Tensor]]:
-        dense = Replay.mean(self.directions, slopes).dense()
-        return [(target.value, g) for target, g in zip(self.directions.targets, dense, strict=True)]
+    def estimate(self, slopes: Tensor) -> Replay:
+        return Replay.mean(self.directions, slopes)

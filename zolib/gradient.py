@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from zolib.directions import Directions
 from zolib.errors import LossError
-from zolib.estimate import Directions
+from zolib.estimates import Estimate
 from zolib.evaluation import as_double
 from zolib.experiment import Experiment, OnInputs, OnParameters
 from zolib.feedback import FEEDBACKS, Feedback
@@ -81,7 +82,7 @@ def grad(
         experiment = OnInputs(lambda leaves: f(pytree.tree_unflatten(leaves, tree), *args, **kwargs), directions)
         with quiet_torch():
             slopes, _ = _slopes(experiment, chosen_feedback, sigma)
-            return pytree.tree_unflatten([g for _, g in experiment.gradient(slopes)], tree)
+            return pytree.tree_unflatten(experiment.estimate(slopes).dense(), tree)
 
     return gradient
 
@@ -137,6 +138,49 @@ def backward(
     >>> model.weight.grad.shape
     torch.Size([1, 3])
     """
+    found = estimate(
+        closure,
+        model,
+        probe=probe,
+        feedback=feedback,
+        samples=samples,
+        sigma=sigma,
+        seed=seed,
+        step=step,
+        unused=unused,
+    )
+    with quiet_torch():
+        found.accumulate()
+    assert found.loss is not None
+    return found.loss
+
+
+def estimate(
+    closure: Callable[[], Any],
+    model: nn.Module | Iterable[Tensor],
+    *,
+    probe: Probe | str = "rademacher",
+    feedback: Feedback | str = "two-point",
+    samples: int = 1,
+    sigma: float = 1e-3,
+    seed: int | None = None,
+    step: int = 0,
+    unused: str = "raise",
+) -> Estimate:
+    """What :func:`backward` adds to ``.grad``, before it becomes tensors.
+
+    Arguments and errors are those of :func:`backward`; nothing is written.
+
+    Returns:
+        An estimate.  A :class:`~zolib.Replay`, a list of seeds and coefficients, where directions can be drawn
+        again: add, scale, average and store it; ``accumulate()`` makes it dense and adds it to ``.grad``.
+
+    >>> import torch, zolib as zo
+    >>> model = torch.nn.Linear(3, 1)
+    >>> found = zo.estimate(lambda: model(torch.ones(8, 3)).square().mean(), model, samples=4, seed=0)
+    >>> len(found.to_dict()["terms"][0]["coefficients"])
+    4
+    """
     chosen_probe = named("probe", probe, PROBES, Probe)
     chosen_feedback = named("feedback", feedback, FEEDBACKS, Feedback)
     samples, sigma = _samples(samples), _sigma(sigma)
@@ -144,13 +188,12 @@ def backward(
         raise ValueError(f"unused must be 'raise' or 'skip', got {unused!r}")
     subject = Subject(closure, model, type(chosen_probe).__name__)
     directions = Directions(chosen_probe, subject.targets, as_seed(seed), natural("step", step, _UINT32), samples)
-
     experiment = OnParameters(subject, directions, unused)
     with quiet_torch():
-        slopes, value = _slopes(experiment, chosen_feedback, sigma)
-        for parameter, g in experiment.gradient(slopes):
-            parameter.grad = g if parameter.grad is None else parameter.grad + g
-    return value
+        slopes, loss = _slopes(experiment, chosen_feedback, sigma)
+        found = experiment.estimate(slopes)
+    found.loss = loss
+    return found
 
 
 def _slopes(experiment: Experiment, feedback: Feedback, sigma: float) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import zolib as zo
-from zolib.estimate import Directions
+from zolib.directions import Directions
 from zolib.probes import Target
 
 GRADIENT = torch.linspace(-1, 2, 12, dtype=torch.float64).view(3, 4)
@@ -63,7 +63,7 @@ def test_a_whole_block_of_orthogonal_directions_is_the_gradient():
 def test_orthogonal_values_do_not_depend_on_how_many_are_drawn(monkeypatch):
     some = draws(zo.Orthogonal(4), 6, 0)
     assert torch.equal(draws(zo.Orthogonal(4), 9, 0)[:6], some)
-    monkeypatch.setattr("zolib.estimate.CHUNK", 5)
+    monkeypatch.setattr("zolib.directions.CHUNK", 5)
     assert torch.allclose(draws(zo.Orthogonal(4), 6, 0), some, atol=1e-6)
 
 

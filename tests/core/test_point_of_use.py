@@ -9,7 +9,7 @@ from torch.func import functional_call
 from zoo import HOSTILE
 
 import zolib as zo
-from zolib.estimate import Directions
+from zolib.directions import Directions
 from zolib.subject import Subject, quiet_torch
 
 hostile = pytest.mark.parametrize("build", HOSTILE.values(), ids=HOSTILE.keys())

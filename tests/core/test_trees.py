@@ -63,7 +63,7 @@ def test_all_coordinates_give_the_gradient_in_the_form_of_the_input(plan, seed):
     for i, (estimate, leaf, original) in enumerate(zip(flat, leaves, pytree.tree_leaves(before), strict=True), 1):
         assert (estimate.shape, estimate.dtype, estimate.device) == (leaf.shape, leaf.dtype, leaf.device)
         assert torch.equal(leaf, original)
-        # a half-precision x +- 0.25 is rounded by at most one unit in the last place of 2.25, out of 0.5 between the two
+        # a half-precision x +- 0.25 is rounded by at most one unit in the last place of 2.25, out of 0.5 between them
         ulp = {torch.bfloat16: 2.0**-6, torch.float16: 2.0**-9}.get(leaf.dtype, 1e-6)
         error = (estimate.double() - i * leaf.double()).abs()
         assert (error <= i * (2.5 * 2 * ulp / 0.5 + 0.02 * (ulp > 1e-6) * leaf.double().abs() + 1e-6)).all()

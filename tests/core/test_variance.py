@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import zolib as zo
-from zolib.estimate import Directions
+from zolib.directions import Directions
 from zolib.noise import stream
 from zolib.probes import Target
 
@@ -98,7 +98,7 @@ def test_gaussian_and_sign_directions_are_the_stream_itself():
 @pytest.mark.parametrize("probe", PROBES, ids=lambda p: type(p).__name__)
 def test_large_parameters_are_drawn_one_at_a_time_with_the_same_values(probe, monkeypatch):
     together = directions(probe, 4, 1, 5, sizes=(7, 1, 9))
-    monkeypatch.setattr("zolib.estimate.CHUNK", 3)
+    monkeypatch.setattr("zolib.directions.CHUNK", 3)
     assert torch.equal(directions(probe, 4, 1, 5, sizes=(7, 1, 9)), together)
 
 

@@ -1,9 +1,8 @@
-"""An estimate of a gradient: directions that can be drawn again, and one coefficient for each."""
+"""The directions of one step: noise that can be drawn again, at any size of parameter and any precision."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -74,31 +73,3 @@ class Directions:
             if self._chunked:
                 self._bits[j] = bits
         return bits[k - samples.start].view(target.value.shape)
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A gradient as a list of coefficients, one for each direction: g = sum_k coefficients[k] z(k).
-
-    It takes memory for K numbers however many parameters there are; the directions are drawn again when asked for.
-    """
-
-    directions: Directions
-    coefficients: list[float]
-
-    @classmethod
-    def mean(cls, directions: Directions, slopes: Tensor) -> Replay:
-        """The mean over samples of weight times slope times direction.  slopes: (K,)."""
-        weight = directions.probe.weight(directions.d) / directions.samples
-        return cls(directions, (slopes * weight).tolist())
-
-    def dense(self) -> list[Tensor]:
-        """The gradient itself, for each target, in the target's dtype (summed in float32 at least, ascending in k)."""
-        sums = [
-            torch.zeros(t.value.shape, dtype=torch.promote_types(t.value.dtype, torch.float32), device=t.value.device)
-            for t in self.directions.targets
-        ]
-        for k, coefficient in enumerate(self.coefficients):
-            for j, total in enumerate(sums):
-                total.add_(self.directions(k, j).to(total.dtype) * coefficient)
-        return [total.to(t.value.dtype) for total, t in zip(sums, self.directions.targets, strict=True)]
