@@ -5,6 +5,7 @@ Gradients of any function or module from its values (:func:`grad`, :func:`backwa
 """
 
 from zolib import noise
+from zolib.accounting import Oracle
 from zolib.check import Report, check
 from zolib.errors import LossError, ParameterError
 from zolib.estimates import Estimate, Replay
@@ -12,6 +13,7 @@ from zolib.feedback import Feedback, OneSided, Ranks, RewardPredictionError, Two
 from zolib.gradient import backward, estimate, grad
 from zolib.noise import manual_seed
 from zolib.probes import Coordinate, Gaussian, LowRank, Orthogonal, Probe, Rademacher, Sphere
+from zolib.updates import SignSGD
 
 __all__ = [
     "Coordinate",
@@ -21,6 +23,7 @@ __all__ = [
     "LossError",
     "LowRank",
     "OneSided",
+    "Oracle",
     "Orthogonal",
     "ParameterError",
     "Probe",
@@ -29,6 +32,7 @@ __all__ = [
     "Replay",
     "Report",
     "RewardPredictionError",
+    "SignSGD",
     "Sphere",
     "TwoPoint",
     "ZScores",

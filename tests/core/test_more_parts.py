@@ -102,7 +102,7 @@ def test_ranks_are_unmoved_by_increasing_maps_and_z_scores_by_units(antithetic, 
     for feedback, change in [(zo.Ranks(antithetic), torch.exp), (zo.ZScores(antithetic), lambda v: 5 * v - 3)]:
         plain, changed = (
             zo.grad(f, feedback=feedback, samples=20, sigma=0.1, seed=seed)(x)
-            for f in (linear, lambda v: change(linear(v)))
+            for f in (linear, lambda v, change=change: change(linear(v)))
         )
         assert torch.allclose(plain, changed, rtol=1e-6)
         many = zo.grad(linear, feedback=feedback, samples=4000, sigma=0.1, seed=seed)(x)
