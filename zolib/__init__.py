@@ -6,6 +6,7 @@ Gradients of any function or module from its values (:func:`grad`, :func:`backwa
 
 from zolib import noise
 from zolib.accounting import Oracle
+from zolib.catalogue import catalogue
 from zolib.check import Report, check
 from zolib.errors import LossError, ParameterError
 from zolib.estimates import Estimate, Replay
@@ -37,6 +38,7 @@ __all__ = [
     "TwoPoint",
     "ZScores",
     "backward",
+    "catalogue",
     "check",
     "estimate",
     "grad",

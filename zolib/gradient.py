@@ -120,7 +120,7 @@ def backward(
             ``.grad`` stays as it is).
 
     Returns:
-        The loss as a scalar tensor: the mean of the evaluations (two-point), or the clean one (one-sided).
+        The loss as a scalar tensor, the mean of the evaluations (two-point) or the clean one (one-sided).
 
     Raises:
         ValueError, TypeError: An argument is out of range or of the wrong kind.

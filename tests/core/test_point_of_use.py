@@ -98,7 +98,8 @@ def test_half_precision_weights_are_bit_identical_after_a_thousand_probes(genera
     for dtype in (torch.bfloat16, torch.float16):
         module.to(dtype)
         before = copy.deepcopy(module.state_dict())
-        zo.backward(lambda x=x.to(dtype): module(x).float().square().mean(), module, samples=500, seed=0)
+        inputs = x.to(dtype)
+        zo.backward(lambda inputs=inputs: module(inputs).float().square().mean(), module, samples=500, seed=0)
         assert all(torch.equal(before[n], p) for n, p in module.named_parameters())
 
 

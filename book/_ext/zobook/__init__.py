@@ -17,9 +17,22 @@ from . import (
     public_names,
     scripts,
     source_pages,
+    taxonomy,
 )
 
-PARTS = (alt_text, cache_key, docstrings, formulas, ledger, ledger_page, mathjax, public_names, scripts, source_pages)
+PARTS = (
+    alt_text,
+    cache_key,
+    docstrings,
+    formulas,
+    ledger,
+    ledger_page,
+    mathjax,
+    public_names,
+    scripts,
+    source_pages,
+    taxonomy,
+)
 
 
 def own_version() -> int:

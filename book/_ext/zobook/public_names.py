@@ -32,7 +32,7 @@ def kind(thing) -> str | None:
 def public(wanted: str) -> list[str]:
     """Public names of one kind; of classes, the general one first."""
     names = [name for name in zolib.__all__ if kind(getattr(zolib, name)) == wanted]
-    return sorted(names, key=lambda name: (len(inspect.getmro(getattr(zolib, name))) if wanted != "functions" else 0))
+    return sorted(names, key=lambda name: len(getattr(getattr(zolib, name), "__mro__", ())))
 
 
 class PublicNames(SphinxDirective):
