@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zolib import probes
-from zolib.feedback import Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, ZScores
+from zolib.feedback import FEEDBACKS, Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, ZScores
 from zolib.gradient import backward
 from zolib.updates import SignSGD
 
@@ -102,7 +102,7 @@ class Run:
         return loss
 
 
-COLUMNS = ("name", "method", "order", "noise on", "law", "feedback", "evaluations", "scale", "memory", "reference")
+COLUMNS = ("name", "method", "order", "noise on", "law", "feedback", "evaluations", "scale", "memory")
 
 
 @dataclass
@@ -159,11 +159,14 @@ def _in_words(method: Method) -> tuple[str, ...]:
     count = "d" if method.samples is None else "K"
     each = "" if len(feedback.signs) == 1 else str(len(feedback.signs))
     evaluations = f"{each}{count}{' + 1' if feedback.clean else ''}"
-    names = (type(method.probe).__name__, type(feedback).__name__)
-    return (
-        method.name, method.title, str(method.order), method.where, *names, evaluations, method.scale, method.memory,
-        method.reference,
-    )  # fmt: skip
+    law, signal = _name_of(method.probe, probes.PROBES), _name_of(feedback, FEEDBACKS)
+    cells = (method.name, f"{method.title}; {method.reference}", str(method.order), method.where, law, signal)
+    return (*cells, evaluations, method.scale, method.memory)
+
+
+def _name_of(thing: Any, known: dict[str, Any]) -> str:
+    """The name that strings give it, or its class's."""
+    return next((name for name, kind in known.items() if kind is type(thing)), type(thing).__name__)
 
 
 def _sgd(parameters: Iterable[Any], lr: float) -> torch.optim.Optimizer:

@@ -106,8 +106,8 @@ class RewardPredictionError(Feedback):
 class Ranks(Feedback):
     """Centred ranks: the losses of a step, in order, become numbers from -1/2 to 1/2 (Salimans et al. 2017).
 
-    c = u / sigma, or ``(u+ - u-) / (2 sigma)`` for mirrored pairs (``antithetic``).  Unmoved by any increasing change of
-    the loss and by outliers; right in direction, not in length.  Ties share their mean rank.
+    c = u / sigma, or ``(u+ - u-) / (2 sigma)`` for mirrored pairs (``antithetic``).  Unmoved by any increasing change
+    of the loss and by outliers; right in direction, not in length.  Ties share their mean rank.
     """
 
     antithetic: bool = True
