@@ -5,10 +5,12 @@ The loop of :mod:`zolib.gradient` asks three things of it and does not care wher
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
+from torch.func import vmap
 
 from zolib.directions import Directions
 from zolib.estimates import Estimate, Replay
@@ -24,6 +26,9 @@ class Experiment(Protocol):
 
     def evaluate(self, k: int | None, scale: float) -> Tensor:
         """The loss at ``scale`` along sample k; at the unshaken place if k is None.  (), or (B,) one per example."""
+
+    def evaluate_together(self, points: Sequence[tuple[int, float]]) -> Tensor:
+        """The losses at several (sample, scale), (len(points), ...), in one batched evaluation."""
 
     def estimate(self, slopes: Tensor) -> Estimate:
         """The mean over samples and examples of what the slopes, (K,) or (K, B), say."""
@@ -42,6 +47,12 @@ class OnParameters:
     def evaluate(self, k: int | None, scale: float) -> Tensor:
         value = None if k is None else lambda j: self.directions.perturbed(k, j, scale)
         return self.subject.evaluate(value, self.unused)
+
+    def evaluate_together(self, points: Sequence[tuple[int, float]]) -> Tensor:
+        def one(*values: Tensor) -> Tensor:
+            return self.subject.evaluate(lambda j: values[j], self.unused)
+
+        return vmap(one, randomness="same")(*_stacked(self.directions, points))
 
     def estimate(self, slopes: Tensor) -> Replay:
         idle = set(range(len(self.subject.targets))) - self.subject.consumed
@@ -66,7 +77,19 @@ class OnInputs:
             leaves = [t.value.detach().clone() for t in targets]
         else:
             leaves = [self.directions.perturbed(k, j, scale) for j in range(len(targets))]
-        return checked_loss(self.f(leaves), "f", type(self.directions.probe).__name__)
+        return self._loss(*leaves)
+
+    def _loss(self, *leaves: Tensor) -> Tensor:
+        return checked_loss(self.f(list(leaves)), "f", type(self.directions.probe).__name__)
+
+    def evaluate_together(self, points: Sequence[tuple[int, float]]) -> Tensor:
+        return vmap(self._loss, randomness="same")(*_stacked(self.directions, points))
 
     def estimate(self, slopes: Tensor) -> Replay:
         return Replay.mean(self.directions, slopes)
+
+
+def _stacked(directions: Directions, points: Sequence[tuple[int, float]]) -> list[Tensor]:
+    """For each target, its values at all points: (len(points), *shape)."""
+    count = len(directions.targets)
+    return [torch.stack([directions.perturbed(k, j, scale) for k, scale in points]) for j in range(count)]

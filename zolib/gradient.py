@@ -35,6 +35,7 @@ def grad(
     samples: int = 64,
     sigma: float = 1e-3,
     seed: int | None = None,
+    chunk: int = 1,
 ) -> Callable[..., Any]:
     r"""Like :func:`torch.func.grad`, but ``f`` is only ever evaluated.
 
@@ -51,6 +52,7 @@ def grad(
         sigma: Probe size, in the units of x.
         seed: The same seed gives the same noise; None draws the next one of the library's counter
             (:func:`zolib.manual_seed`).
+        chunk: Evaluations made in one batched pass (:func:`torch.func.vmap`), at the memory of as many.
 
     Returns:
         A function ``g(x, *args, step=0, **kwargs)`` that gives a tensor, or the same dict, tuple or list of tensors as
@@ -71,7 +73,7 @@ def grad(
         raise TypeError(f"f must be callable, got {f!r}")
     chosen_probe = named("probe", probe, PROBES, Probe)
     chosen_feedback = named("feedback", feedback, FEEDBACKS, Feedback)
-    samples, sigma = _samples(samples), _sigma(sigma)
+    samples, chunk, sigma = _count("samples", samples), _count("chunk", chunk), _sigma(sigma)
     if seed is not None:
         seed = as_seed(seed)
 
@@ -81,7 +83,7 @@ def grad(
         directions = Directions(chosen_probe, targets, as_seed(seed), natural("step", step, _UINT32), samples)
         experiment = OnInputs(lambda leaves: f(pytree.tree_unflatten(leaves, tree), *args, **kwargs), directions)
         with quiet_torch():
-            slopes, _ = _slopes(experiment, chosen_feedback, sigma)
+            slopes, _ = _slopes(experiment, chosen_feedback, sigma, chunk)
             return pytree.tree_unflatten(experiment.estimate(slopes).dense(), tree)
 
     return gradient
@@ -97,6 +99,7 @@ def backward(
     sigma: float = 1e-3,
     seed: int | None = None,
     step: int = 0,
+    chunk: int = 1,
     unused: str = "raise",
 ) -> Tensor:
     """Instead of ``loss.backward()``: fills ``.grad`` of the trainable parameters from values of the loss alone.
@@ -114,7 +117,7 @@ def backward(
             evaluated ``2 * samples`` times (``samples + 1`` one-sided) under ``torch.no_grad`` and must not call
             backward().  Draw the batch outside, so that all evaluations see the same one.
         model: A module, or its parameters.
-        probe, feedback, samples, sigma, seed: As for :func:`grad`.
+        probe, feedback, samples, sigma, seed, chunk: As for :func:`grad`.
         step: Numbers the calls that share a seed.
         unused: What to do about a parameter that an evaluation never consumes: ``"raise"``, or ``"skip"`` (its
             ``.grad`` stays as it is).
@@ -147,6 +150,7 @@ def backward(
         sigma=sigma,
         seed=seed,
         step=step,
+        chunk=chunk,
         unused=unused,
     )
     with quiet_torch():
@@ -165,6 +169,7 @@ def estimate(
     sigma: float = 1e-3,
     seed: int | None = None,
     step: int = 0,
+    chunk: int = 1,
     unused: str = "raise",
 ) -> Estimate:
     """What :func:`backward` adds to ``.grad``, before it becomes tensors.
@@ -183,26 +188,22 @@ def estimate(
     """
     chosen_probe = named("probe", probe, PROBES, Probe)
     chosen_feedback = named("feedback", feedback, FEEDBACKS, Feedback)
-    samples, sigma = _samples(samples), _sigma(sigma)
+    samples, chunk, sigma = _count("samples", samples), _count("chunk", chunk), _sigma(sigma)
     if unused not in ("raise", "skip"):
         raise ValueError(f"unused must be 'raise' or 'skip', got {unused!r}")
     subject = Subject(closure, model, type(chosen_probe).__name__)
     directions = Directions(chosen_probe, subject.targets, as_seed(seed), natural("step", step, _UINT32), samples)
     experiment = OnParameters(subject, directions, unused)
     with quiet_torch():
-        slopes, loss = _slopes(experiment, chosen_feedback, sigma)
+        slopes, loss = _slopes(experiment, chosen_feedback, sigma, chunk)
         found = experiment.estimate(slopes)
     found.loss = loss
     return found
 
 
-def _slopes(experiment: Experiment, feedback: Feedback, sigma: float) -> tuple[Tensor, Tensor]:
+def _slopes(experiment: Experiment, feedback: Feedback, sigma: float, chunk: int) -> tuple[Tensor, Tensor]:
     """The loop: all evaluations of one step.  Returns the slopes (K, ...) and the loss to report, ()."""
-    plan: list[tuple[int | None, float]] = [
-        (k, sign * sigma) for k in range(experiment.samples) for sign in feedback.signs
-    ]
-    if feedback.clean:
-        plan.append((None, 0.0))  # last, so that buffers end as after a plain evaluation
+    points = [(k, sign * sigma) for k in range(experiment.samples) for sign in feedback.signs]
     if experiment.samples * len(feedback.signs) < feedback.least:
         raise ValueError(
             f"samples={experiment.samples}: {type(feedback).__name__} compares evaluations with one another and needs "
@@ -211,12 +212,18 @@ def _slopes(experiment: Experiment, feedback: Feedback, sigma: float) -> tuple[T
     losses: list[Tensor] = []
     state = experiment.state()
     try:
-        for k, scale in plan:
+        for start in range(0, len(points), chunk):
             if losses:
                 state.restore()
-            losses.append(experiment.evaluate(k, scale))
+            if chunk == 1:
+                losses.append(experiment.evaluate(*points[start]))
+            else:
+                losses += _together(experiment, points[start : start + chunk], chunk)
+        if feedback.clean:  # last, so that buffers end as after a plain evaluation
+            state.restore()
+            losses.append(experiment.evaluate(None, 0.0))
         values = as_double(losses)
-        _refuse_nonfinite(values, plan)
+        _refuse_nonfinite(values, points)
     except BaseException:
         state.restore()
         raise
@@ -226,21 +233,28 @@ def _slopes(experiment: Experiment, feedback: Feedback, sigma: float) -> tuple[T
     return feedback.coefficients(table, clean, sigma), feedback.value(table, clean).to(losses[0])
 
 
-def _refuse_nonfinite(values: Tensor, plan: Sequence[tuple[int | None, float]]) -> None:
-    bad = torch.nonzero(~values.isfinite().view(len(plan), -1).all(dim=1)).flatten().tolist()
+def _together(experiment: Experiment, points: Sequence[tuple[int, float]], chunk: int) -> list[Tensor]:
+    try:
+        return list(experiment.evaluate_together(points).unbind())
+    except RuntimeError as error:
+        raise RuntimeError(f"chunk={chunk}: these evaluations cannot be batched ({error}). Use chunk=1") from error
+
+
+def _refuse_nonfinite(values: Tensor, points: Sequence[tuple[int, float]]) -> None:
+    bad = torch.nonzero(~values.isfinite().view(len(values), -1).all(dim=1)).flatten().tolist()
     if bad:
-        k, scale = plan[bad[0]]
-        where = "at the parameters themselves" if k is None else f"at sample {k}, scale {scale:+.3g}"
+        clean = bad[0] == len(points)
+        where = "at the parameters themselves" if clean else "at sample {}, scale {:+.3g}".format(*points[bad[0]])
         raise LossError(
-            f"the loss is {values[bad[0]].tolist()} {where} ({len(bad)} of {len(plan)} evaluations are not finite); "
+            f"the loss is {values[bad[0]].tolist()} {where} ({len(bad)} of {len(values)} evaluations are not finite); "
             "the step is refused, nothing was changed. Look at the loss without a probe, or make sigma smaller"
         )
 
 
-def _samples(samples: int) -> int:
-    number = natural("samples", samples, _UINT32)
+def _count(name: str, value: int) -> int:
+    number = natural(name, value, _UINT32)
     if not number:
-        raise ValueError("samples must be at least 1, got 0: an estimate needs a direction")
+        raise ValueError(f"{name} must be at least 1, got 0: an estimate needs an evaluation")
     return number
 
 
