@@ -1,5 +1,7 @@
 """The shared problems: the same data and network everywhere, and a flat loss that is the network's own."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -112,3 +114,22 @@ def test_power_law():
     np.testing.assert_array_equal(problems.power_law(3, 0.0), np.ones(3))
     with pytest.raises(ValueError, match="d=0"):
         problems.power_law(0, 1.0)
+
+
+def test_mnist1d_is_the_published_set_and_leaves_global_generators_alone():
+    random.seed(1)
+    np.random.seed(1)
+    before = random.getstate(), np.random.get_state()[1].copy()
+    data = problems.mnist1d(dtype=torch.float64)
+    assert random.getstate() == before[0] and np.array_equal(np.random.get_state()[1], before[1])
+    assert data.x.shape == (4000, 40) and data.x_test.shape == (1000, 40)
+    assert torch.cat([data.y, data.y_test]).bincount().tolist() == [500] * 10
+    together = torch.cat([data.x, data.x_test])
+    assert abs(together.mean()) < 1e-12 and together.std(correction=0).item() == pytest.approx(1)
+    assert torch.equal(data.x, problems.mnist1d(dtype=torch.float64).x)
+
+
+def test_a_record_is_read_and_an_unknown_one_refused():
+    assert problems.recorded("perturbing-digits.json")["rows"]
+    with pytest.raises(FileNotFoundError, match="perturbing-digits.json"):
+        problems.recorded("perturbing-letters.json")

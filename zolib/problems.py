@@ -3,8 +3,11 @@
 Nothing here touches a global random state, and nothing is downloaded: the digits come with scikit-learn.
 """
 
+import json
+import random
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +17,7 @@ from torch.func import functional_call, vmap
 
 
 class Digits(NamedTuple):
-    """Handwritten digits: pixels in [0, 1], shape (examples, 64), and labels 0 to 9, shape (examples,)."""
+    """A set of labelled digits: inputs of shape (examples, n) and labels 0 to 9, shape (examples,)."""
 
     x: Tensor
     y: Tensor
@@ -23,7 +26,7 @@ class Digits(NamedTuple):
 
 
 def digits(test: int = 360, dtype: torch.dtype = torch.float32) -> Digits:
-    """scikit-learn's 1797 handwritten digits, 8 by 8 pixels, in one fixed random order.
+    """scikit-learn's 1797 handwritten digits, 8 by 8 pixels in [0, 1], in one fixed random order.
 
     The last ``test`` of them are set apart for testing. Source: Alpaydin and Kaynak, "Optical recognition of
     handwritten digits", UCI Machine Learning Repository, 1998 (the part that scikit-learn ships).
@@ -37,6 +40,29 @@ def digits(test: int = 360, dtype: torch.dtype = torch.float32) -> Digits:
     x = torch.from_numpy(pixels[order] / 16).to(dtype)
     y = torch.from_numpy(labels[order]).long()
     return Digits(x[:-test], y[:-test], x[-test:], y[-test:])
+
+
+def mnist1d(dtype: torch.dtype = torch.float32) -> Digits:
+    """MNIST-1D: ten shapes on a line of 40 points, shifted, sheared and noisy; 4,000 to train on, 1,000 to test.
+
+    ``x`` has shape (examples, 40), mean 0 and standard deviation 1 over the whole set. The package ``mnist1d``
+    (Apache-2.0) makes the set from its own default arguments and seed, without the network, in a second or two.
+    Needs that package and SciPy; raises ImportError that says so. Source: Greydanus and Kobak, "Scaling down
+    deep learning with MNIST-1D", ICML 2024.
+    """
+    try:
+        from mnist1d.data import get_dataset_args, make_dataset
+    except ImportError as error:
+        raise ImportError("problems.mnist1d() needs the package mnist1d: pip install mnist1d") from error
+    ours = random.getstate(), np.random.get_state()  # the package seeds both; give them back as they were
+    try:
+        made = make_dataset(get_dataset_args())
+    finally:
+        random.setstate(ours[0])
+        np.random.set_state(ours[1])
+    x, x_test = (torch.from_numpy(made[name]).to(dtype) for name in ("x", "x_test"))
+    y, y_test = (torch.from_numpy(made[name]).long() for name in ("y", "y_test"))
+    return Digits(x, y, x_test, y_test)
 
 
 def mlp(
@@ -91,6 +117,20 @@ def flat_loss(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Callable[[Tensor]
         return one(points, inputs) if points.dim() == 1 else vmap(one, in_dims=(0, None))(points, inputs)
 
     return loss, theta
+
+
+def recorded(name: str) -> dict:
+    """A recorded result from ``data/``, as the script that made it wrote it: a dictionary.
+
+    Raises FileNotFoundError, with the names there are, if there is none of that name.
+    """
+    here = Path(__file__).resolve().parent
+    folder = here.parent / "data" if (here.parent / "data").is_dir() else here / "_data"
+    file = folder / name
+    if not file.is_file():
+        known = ", ".join(sorted(f.name for f in folder.glob("*.json")))
+        raise FileNotFoundError(f"name={name!r}: no such record; there are {known}")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def power_law(d: int, alpha: float) -> np.ndarray:
