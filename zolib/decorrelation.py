@@ -34,7 +34,7 @@ class Decorrelation(nn.Module):
     >>> _ = layer(torch.ones(8, 3))
     >>> layer.update()
     >>> layer.D[0]
-    tensor([ 0.9990, -0.0010, -0.0010])
+    tensor([ 1.0000, -0.0010, -0.0010])
     """
 
     D: Tensor
