@@ -136,6 +136,8 @@ class OnNodes:
         return stream.draw(law, self.seed, self.step, samples, [(site.index, math.prod(site.shape))], site.device)[0]
 
     def _shaken(self, site: Site, a: Tensor, k: int, scale: float, second: int = 0) -> Tensor:
+        if a.dtype == torch.float32:
+            return torch.add(a, self.noise(site, k, second), alpha=scale)  # in one pass over memory
         bits = lambda: self._draw(stream.ROUNDING, range(k, k + 1), site).view(site.shape)  # noqa: E731
         return shifted(a, self.noise(site, k, second), scale, bits)
 
@@ -179,6 +181,11 @@ class OnNodes:
     def _refuse_missing(self, mode: PreActivations) -> None:
         targets = self.subject.targets
         missing = [t.name for j, t in enumerate(targets) if j not in mode.reached | mode.unreached]
+        if mode.unreached and not (missing or mode.reached - mode.unreached):
+            raise ParameterError(
+                "node noise reaches none of the parameters: each has a way to the loss that passes no linear map "
+                f"({targets[min(mode.unreached)].name!r} among them); use a probe on parameters, such as Rademacher()"
+            )
         if not mode.reached - mode.unreached or (missing and self.unused == "raise"):
             names = missing or [t.name for t in targets]
             raise ParameterError(

@@ -24,6 +24,7 @@ def test_bare_tensors_are_refused():
             zo.grad(lambda x: (x**2).sum(), probe=probe)(torch.ones(3))
     w = nn.Parameter(torch.ones(3))
     refused(ParameterError, "node noise does not reach parameter 'model\\[0\\]'", [w], lambda: (w * 2).sum())
+    refused(ParameterError, "reaches none of the parameters", [w], lambda: (w * 2).sum(), unused="skip")
     refused(ParameterError, "no linear map consumed parameter 'weight'", nn.Linear(3, 2), lambda: X.sum())
 
 

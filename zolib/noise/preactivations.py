@@ -136,7 +136,9 @@ class PreActivations(PointOfUse):
             )
         if name == "detach" or (name == "__get__" and getattr(func.__self__, "__name__", "") == "data"):
             func, args, kwargs = torch.Tensor.view_as, (args[0], args[0]), {}  # a value like any other
-        if not (name in _AUGMENTED or name in ("__setitem__", "__set__") or name.strip("_") + "_" == name):
+        if self._buffers and not (
+            name in _AUGMENTED or name in ("__setitem__", "__set__") or name.strip("_") + "_" == name
+        ):
             # buffers are set back between evaluations; autograd would find what it saved written to
             args, kwargs = pytree.tree_map(self._kept, (args, kwargs))
         if name in OPENED:
@@ -191,7 +193,7 @@ class PreActivations(PointOfUse):
             return self._site(func(*args, **kwargs))
 
     def _kept(self, x: Any) -> Any:
-        if isinstance(x, Tensor) and not x.requires_grad and self._buffers and x.layout == torch.strided:
+        if isinstance(x, Tensor) and not x.requires_grad and x.layout == torch.strided:
             return x.clone() if x.numel() and _storage(x) in self._buffers else x
         return x
 
