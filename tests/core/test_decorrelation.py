@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from node_nets import OneHot, run, start
 from torch import nn
 
+import zolib as zo
 from zolib.decorrelation import Decorrelation
+from zolib.nodes import Nodes
 
 
 def correlated(generator, n=512, size=6):
@@ -74,6 +77,29 @@ def test_it_is_a_buffer_that_moves_only_when_asked(generator):
     layer.eval()(x)
     with pytest.raises(RuntimeError, match="training mode"):
         layer.update()
+
+
+def test_node_noise_on_a_decorrelated_net_is_its_gradient(generator):
+    """Decorrelated node perturbation: D is passed through, not shaken and not learned from the loss."""
+    net = nn.Sequential(Decorrelation(3), nn.Linear(3, 4), nn.Tanh(), Decorrelation(4), nn.Linear(4, 2)).double()
+    x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    for _ in range(20):
+        net(x)
+        net[0].update()
+        net[3].update()
+    before = [net[0].D.clone(), net[3].D.clone()]
+
+    def closure():
+        return net(x).sin().sum(dim=1)
+
+    units = OneHot(start(closure, net, Nodes()), one_each=True)
+    experiment = start(closure, net, Nodes(), samples=units.units)
+    experiment.noise = units
+    pairs = run(experiment, zo.TwoPoint(), 1e-5).pairs
+    true = torch.autograd.grad(closure().mean(), list(net.parameters()))
+    assert len(pairs) == len(true) == 4
+    assert all(torch.allclose(g * units.units, t, atol=1e-8) for (_, g), t in zip(pairs, true, strict=True))
+    assert torch.equal(net[0].D, before[0]) and torch.equal(net[3].D, before[1])
 
 
 @pytest.mark.parametrize(
