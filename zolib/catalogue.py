@@ -26,7 +26,7 @@ class Method:
     Attributes:
         name: Its key in the catalogue.
         title: What the literature calls it.
-        probe: The probe, or a function of no argument that makes one.
+        probe: The probe.
         feedback: A function of no argument that makes the feedback (some have a memory: one object for one run).
         update: A function ``(parameters, lr)`` that makes the optimizer.
         order: Order of the derivatives it is given: 0, values only.
@@ -34,6 +34,7 @@ class Method:
         sigma: Probe size when none is named.
         memory: What it keeps besides the weights, in words.
         reference: Where it comes from.
+        where: What the noise sits on, in words.
     """
 
     name: str
@@ -81,8 +82,9 @@ class Run:
         self.optimizer = method.update(model.parameters(), lr)
         self.feedback = method.feedback()
         size = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        self.samples = samples or method.samples or size
-        self.sigma, self.seed, self.steps = sigma or method.sigma, seed, 0
+        self.samples = (method.samples or size) if samples is None else samples
+        self.sigma = method.sigma if sigma is None else sigma
+        self.seed, self.steps = seed, 0
 
     def step(self, closure: Callable[[], Any] | None = None) -> Tensor:
         """One step on ``closure``, or on the closure that the run was started with."""

@@ -18,12 +18,14 @@ class Feedback:
     signs: the evaluations along each direction, at theta + sign sigma z.  clean: whether theta itself is evaluated,
     once for all samples.  scale: ``"gradient"`` if the coefficients are slopes, ``"direction"`` if they are right up to
     a positive factor.  least: the fewest evaluations along probes that make sense of a step.
+    memory: whether one step's values serve the next, so that one object has to be kept for a run.
     """
 
     signs: tuple[float, ...]
     clean: ClassVar[bool] = False
     scale: ClassVar[str] = "gradient"
     least: ClassVar[int] = 1
+    memory: ClassVar[bool] = False
 
     def coefficients(self, losses: Tensor, clean: Tensor | None, sigma: float) -> Tensor:
         """losses (K, len(signs), ...), clean (...), float64, where ... is () or one entry per example.
@@ -81,6 +83,7 @@ class RewardPredictionError(Feedback):
     """
 
     signs = (1.0,)
+    memory: ClassVar[bool] = True
 
     def __init__(self, rate: float = 0.1):
         if not 0 < rate <= 1:

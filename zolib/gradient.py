@@ -189,6 +189,12 @@ def estimate(
     chosen_probe = named("probe", probe, PROBES, Probe)
     chosen_feedback = named("feedback", feedback, FEEDBACKS, Feedback)
     samples, chunk, sigma = _count("samples", samples), _count("chunk", chunk), _sigma(sigma)
+    if chosen_feedback.memory and chosen_feedback is not feedback:
+        name = type(chosen_feedback).__name__
+        raise ValueError(
+            f"feedback={feedback!r} remembers earlier steps, and a name makes a new one each time; make one object "
+            f"before the loop, feedback = zo.{name}(), and pass it at every step"
+        )
     if unused not in ("raise", "skip"):
         raise ValueError(f"unused must be 'raise' or 'skip', got {unused!r}")
     subject = Subject(closure, model, type(chosen_probe).__name__)

@@ -70,6 +70,14 @@ def test_the_table_says_it_in_words():
     assert cells["openai-es"]["scale"] == "direction" and cells["mezo"]["scale"] == "gradient"
 
 
+def test_a_run_refuses_what_its_door_refuses(task):
+    net, closure = task
+    with pytest.raises(ValueError, match="samples must be"):
+        zo.catalogue["spsa"].start(closure, net, lr=0.1, samples=0).step()
+    with pytest.raises(ValueError, match="sigma must be"):
+        zo.catalogue["spsa"].start(closure, net, lr=0.1, sigma=0).step()
+
+
 def test_names_are_unique_and_unknown_ones_get_a_hint():
     with pytest.raises(KeyError, match="Did you mean 'zo-adam'"):
         zo.catalogue["zoadam"]

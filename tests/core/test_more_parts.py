@@ -121,6 +121,8 @@ def test_wrong_use_is_refused():
     x = torch.zeros(2, 3)
     with pytest.raises(ValueError, match="samples=1: Ranks compares evaluations"):
         zo.grad(torch.sum, feedback=zo.Ranks(antithetic=False), samples=1, seed=0)(x)
+    with pytest.raises(ValueError, match="remembers earlier steps"):
+        zo.backward(lambda: x.sum(), [x], feedback="reward-prediction-error")
     with pytest.raises(ValueError, match="rank must be"):
         zo.LowRank(0)
     with pytest.raises(ValueError, match="block=8 directions cannot be orthogonal in 6"):
