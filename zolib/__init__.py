@@ -11,18 +11,25 @@ from zolib.check import Report, check
 from zolib.errors import LossError, ParameterError
 from zolib.estimates import Estimate, Replay
 from zolib.feedback import Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, ZScores
+from zolib.decorrelation import Decorrelation
 from zolib.gradient import backward, estimate, grad
+from zolib.nodes import Activities, Nodes
 from zolib.noise import manual_seed
 from zolib.probes import Coordinate, Gaussian, LowRank, Orthogonal, Probe, Rademacher, Sphere
+from zolib.tangent import Exact
 from zolib.updates import SignSGD
 
 __all__ = [
+    "Activities",
     "Coordinate",
+    "Decorrelation",
     "Estimate",
+    "Exact",
     "Feedback",
     "Gaussian",
     "LossError",
     "LowRank",
+    "Nodes",
     "OneSided",
     "Oracle",
     "Orthogonal",

@@ -1,6 +1,6 @@
 """An experiment: what is shaken, and how the slopes become a gradient again.
 
-The loop of :mod:`zolib.gradient` asks three things of it and does not care where the noise enters.
+The loop of :mod:`zolib.gradient` asks a few things of it and does not care where the noise enters.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from zolib.directions import Directions
 from zolib.estimates import Estimate, Replay
 from zolib.evaluation import State, checked_loss
 from zolib.subject import Subject
+from zolib.tangent import slope_of_function, slope_of_module
 
 
 class Experiment(Protocol):
@@ -29,6 +30,9 @@ class Experiment(Protocol):
 
     def evaluate_together(self, points: Sequence[tuple[int, float]]) -> Tensor:
         """The losses at several (sample, scale), (len(points), ...), in one batched evaluation."""
+
+    def slope(self, k: int) -> tuple[Tensor, Tensor]:
+        """The loss at the unshaken place, and its exact slope along sample k: (), or (B,) each."""
 
     def estimate(self, slopes: Tensor) -> Estimate:
         """The mean over samples and examples of what the slopes, (K,) or (K, B), say."""
@@ -53,6 +57,9 @@ class OnParameters:
             return self.subject.evaluate(lambda j: values[j], self.unused)
 
         return vmap(one, randomness="same")(*_stacked(self.directions, points))
+
+    def slope(self, k: int) -> tuple[Tensor, Tensor]:
+        return slope_of_module(self.subject, self.directions, k, self.unused)
 
     def estimate(self, slopes: Tensor) -> Replay:
         idle = set(range(len(self.subject.targets))) - self.subject.consumed
@@ -84,6 +91,9 @@ class OnInputs:
 
     def evaluate_together(self, points: Sequence[tuple[int, float]]) -> Tensor:
         return vmap(self._loss, randomness="same")(*_stacked(self.directions, points))
+
+    def slope(self, k: int) -> tuple[Tensor, Tensor]:
+        return slope_of_function(self.f, self.directions, k)
 
     def estimate(self, slopes: Tensor) -> Replay:
         return Replay.mean(self.directions, slopes)

@@ -19,6 +19,7 @@ class Feedback:
     once for all samples.  scale: ``"gradient"`` if the coefficients are slopes, ``"direction"`` if they are right up to
     a positive factor.  least: the fewest evaluations along probes that make sense of a step.
     memory: whether one step's values serve the next, so that one object has to be kept for a run.
+    exact: whether the slopes come from forward mode, and there is no difference to take.
     """
 
     signs: tuple[float, ...]
@@ -26,6 +27,7 @@ class Feedback:
     scale: ClassVar[str] = "gradient"
     least: ClassVar[int] = 1
     memory: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
 
     def coefficients(self, losses: Tensor, clean: Tensor | None, sigma: float) -> Tensor:
         """losses (K, len(signs), ...), clean (...), float64, where ... is () or one entry per example.

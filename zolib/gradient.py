@@ -114,8 +114,10 @@ def backward(
 
     Args:
         closure: Called without arguments; returns the loss, a scalar tensor of float32 or float64, or a number.  It is
-            evaluated ``2 * samples`` times (``samples + 1`` one-sided) under ``torch.no_grad`` and must not call
-            backward().  Draw the batch outside, so that all evaluations see the same one.
+            evaluated ``2 * samples`` times (``samples + 1`` one-sided, ``samples`` exact) under ``torch.no_grad`` and
+            must not call backward().  Draw the batch outside, so that all evaluations see the same one.  Where the
+            noise is drawn for each example (:class:`~zolib.Nodes`) it may return one loss per example, shape (B,): each
+            then credits its own noise alone, and the estimate is the gradient of their mean.
         model: A module, or its parameters.
         probe, feedback, samples, sigma, seed, chunk: As for :func:`grad`.
         step: Numbers the calls that share a seed.
@@ -123,11 +125,12 @@ def backward(
             ``.grad`` stays as it is).
 
     Returns:
-        The loss as a scalar tensor, the mean of the evaluations (two-point) or the clean one (one-sided).
+        The loss as a scalar tensor, the mean of the evaluations (two-point) or the clean one (one-sided, exact).
 
     Raises:
         ValueError, TypeError: An argument is out of range or of the wrong kind.
-        LossError: The loss is not a finite scalar of at least float32.
+        LossError: The loss is not finite, not scalar (nor one per example, where the probe can credit that), or of half
+            precision.
         ParameterError: No parameter is trainable, or one is no real floating-point tensor, out of reach, never
             consumed, or written by the closure.
         RuntimeError: The closure calls backward().
@@ -198,8 +201,10 @@ def estimate(
     if unused not in ("raise", "skip"):
         raise ValueError(f"unused must be 'raise' or 'skip', got {unused!r}")
     subject = Subject(closure, model, type(chosen_probe).__name__)
-    directions = Directions(chosen_probe, subject.targets, as_seed(seed), natural("step", step, _UINT32), samples)
-    experiment = OnParameters(subject, directions, unused)
+    key, number = as_seed(seed), natural("step", step, _UINT32)
+    experiment = chosen_probe.experiment(subject, key, number, samples, unused)
+    if experiment is None:
+        experiment = OnParameters(subject, Directions(chosen_probe, subject.targets, key, number, samples), unused)
     with quiet_torch():
         slopes, loss = _slopes(experiment, chosen_feedback, sigma, chunk)
         found = experiment.estimate(slopes)
@@ -209,6 +214,8 @@ def estimate(
 
 def _slopes(experiment: Experiment, feedback: Feedback, sigma: float, chunk: int) -> tuple[Tensor, Tensor]:
     """The loop: all evaluations of one step.  Returns the slopes (K, ...) and the loss to report, ()."""
+    if feedback.exact:
+        return _exact_slopes(experiment)
     points = [(k, sign * sigma) for k in range(experiment.samples) for sign in feedback.signs]
     if experiment.samples * len(feedback.signs) < feedback.least:
         raise ValueError(
@@ -239,6 +246,27 @@ def _slopes(experiment: Experiment, feedback: Feedback, sigma: float, chunk: int
     return feedback.coefficients(table, clean, sigma), feedback.value(table, clean).to(losses[0])
 
 
+def _exact_slopes(experiment: Experiment) -> tuple[Tensor, Tensor]:
+    """The same by forward mode: each evaluation gives a loss and its slope."""
+    state = experiment.state()
+    losses: list[Tensor] = []
+    slopes: list[Tensor] = []
+    try:
+        for k in range(experiment.samples):
+            if losses:
+                state.restore()
+            loss, slope = experiment.slope(k)
+            losses.append(loss)
+            slopes.append(slope)
+        values, rates = as_double(losses), as_double(slopes)
+        _refuse_nonfinite(values, [(k, 0.0) for k in range(len(values))])
+        _refuse_nonfinite(rates, [(k, 0.0) for k in range(len(rates))], "slope")
+    except BaseException:
+        state.restore()
+        raise
+    return rates, values.mean().to(losses[0])
+
+
 def _together(experiment: Experiment, points: Sequence[tuple[int, float]], chunk: int) -> list[Tensor]:
     try:
         return list(experiment.evaluate_together(points).unbind())
@@ -246,13 +274,13 @@ def _together(experiment: Experiment, points: Sequence[tuple[int, float]], chunk
         raise RuntimeError(f"chunk={chunk}: these evaluations cannot be batched ({error}). Use chunk=1") from error
 
 
-def _refuse_nonfinite(values: Tensor, points: Sequence[tuple[int, float]]) -> None:
+def _refuse_nonfinite(values: Tensor, points: Sequence[tuple[int, float]], what: str = "loss") -> None:
     bad = torch.nonzero(~values.isfinite().view(len(values), -1).all(dim=1)).flatten().tolist()
     if bad:
         clean = bad[0] == len(points)
         where = "at the parameters themselves" if clean else "at sample {}, scale {:+.3g}".format(*points[bad[0]])
         raise LossError(
-            f"the loss is {values[bad[0]].tolist()} {where} ({len(bad)} of {len(values)} evaluations are not finite); "
+            f"the {what} is {values[bad[0]].tolist()} {where} ({len(bad)} of {len(values)} evaluations are not finite); "
             "the step is refused, nothing was changed. Look at the loss without a probe, or make sigma smaller"
         )
 

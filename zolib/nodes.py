@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from zolib.on_nodes import LAWS, OnActivities, OnNodes
-from zolib.probes import Probe
+from zolib.probes import PROBES, Probe
 from zolib.subject import Subject
 
 
@@ -108,3 +108,6 @@ def _refuse_tensors(probe: Probe) -> None:
         f"probe={type(probe).__name__}() shakes the pre-activations of a module, and here are only bare tensors; use "
         "zolib.backward(closure, model, probe=...), or shake the tensors themselves, with Gaussian()"
     )
+
+
+PROBES |= {"nodes": Nodes, "activities": Activities}

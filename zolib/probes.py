@@ -12,12 +12,16 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from zolib.noise import stream
+
+if TYPE_CHECKING:
+    from zolib.experiment import Experiment
+    from zolib.subject import Subject
 
 T = TypeVar("T")
 
@@ -62,6 +66,10 @@ class Probe:
 
     def validate(self, d: int, samples: int) -> None:
         """Raise ValueError if ``samples`` directions cannot be drawn in ``d`` dimensions."""
+
+    def experiment(self, subject: Subject, seed: int, step: int, samples: int, unused: str) -> Experiment | None:
+        """For a probe that shakes something other than parameters: what is evaluated instead.  None otherwise."""
+        return None
 
 
 def _draw(law: int, targets: Sequence[Target], seed: int, step: int, samples: range) -> list[Tensor]:

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from zolib.directions import Directions
 from zolib.errors import LossError
 from zolib.evaluation import checked_loss
-from zolib.feedback import Feedback
+from zolib.feedback import FEEDBACKS, Feedback
 from zolib.subject import Subject
 
 
@@ -148,3 +148,6 @@ def slope_of_module(subject: Subject, directions: Directions, k: int, unused: st
 
 def _scalar(pair: tuple[Tensor, Tensor], source: str, directions: Directions) -> tuple[Tensor, Tensor]:
     return checked_loss(pair[0], source, type(directions.probe).__name__), pair[1]
+
+
+FEEDBACKS["exact"] = Exact
