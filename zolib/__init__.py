@@ -8,10 +8,10 @@ from zolib import noise
 from zolib.accounting import Oracle
 from zolib.catalogue import catalogue
 from zolib.check import Report, check
+from zolib.decorrelation import Decorrelation
 from zolib.errors import LossError, ParameterError
 from zolib.estimates import Estimate, Replay
 from zolib.feedback import Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, ZScores
-from zolib.decorrelation import Decorrelation
 from zolib.gradient import backward, estimate, grad
 from zolib.nodes import Activities, Nodes
 from zolib.noise import manual_seed

@@ -1,0 +1,63 @@
+"""The stream's fused operations: noise made and used in one pass over memory.  This file defines what they compute.
+
+Two operations, of one parameter each: a perturbed copy, and an update in place from a list of (seed, coefficient).
+Faster versions must give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zolib.noise import stream
+from zolib.noise.rounding import HALF, shifted, stochastic_round
+
+
+class Term(NamedTuple):
+    """One direction of the stream, and what it is multiplied with."""
+
+    seed: int
+    step: int
+    sample: int
+    coefficient: float
+
+
+def perturbed(value: Tensor, law: int, seed: int, step: int, sample: int, parameter: int, scale: float) -> Tensor:
+    """``value + scale z`` as a new tensor, in the precision of ``value``: :func:`zolib.noise.rounding.shifted`.
+
+    z is the ``law`` of the stream (``stream.SIGN`` or ``stream.NORMAL``) at (seed, step, sample, parameter).  Half
+    precision rounds stochastically, with the rounding bits of the same (seed, step, sample, parameter).
+    """
+    bits = lambda: _draw(stream.ROUNDING, value, seed, step, sample, parameter)  # noqa: E731
+    return shifted(value, _draw(law, value, seed, step, sample, parameter), scale, bits)
+
+
+@torch.no_grad()
+def update_(value: Tensor, law: int, terms: Sequence[Term], parameter: int, decay: float = 1.0) -> None:
+    """``value <- decay value + sum_k c_k z_k`` in place, one pass however many terms there are.
+
+    In float32 for values of at most 32 bits, in float64 for float64.  The sum starts at 0 and goes in the order of the
+    terms, each product rounded before it is added; then ``decay value``, rounded, is added to it.  Half precision rounds
+    once, stochastically, with the rounding bits of the last term.  Coefficients of 0 with a decay of 1 change no bit.
+    """
+    if not terms:
+        if decay != 1:
+            value.mul_(decay)
+        return
+    wide = torch.promote_types(value.dtype, torch.float32)
+    total = torch.zeros(value.shape, dtype=wide, device=value.device)
+    for seed, step, sample, coefficient in terms:
+        total += _draw(law, value, seed, step, sample, parameter).to(wide) * coefficient
+    total = value.to(wide) * decay + total
+    if value.dtype in HALF:
+        seed, step, sample, _ = terms[-1]
+        total = stochastic_round(total, _draw(stream.ROUNDING, value, seed, step, sample, parameter), value.dtype)
+    value.copy_(total)
+
+
+def _draw(law: int, value: Tensor, seed: int, step: int, sample: int, parameter: int) -> Tensor:
+    part = [(parameter, value.numel())]
+    return stream.draw(law, seed, step, range(sample, sample + 1), part, value.device)[0].view(value.shape)
