@@ -42,6 +42,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 VERSION = 1
 SIGN, NORMAL, ROUNDING, INDEX = 1, 2, 3, 4
@@ -115,8 +116,9 @@ def _horner(coefficients: Sequence[float], x: Tensor) -> Tensor:
 def _sign(words: Tensor) -> Tensor:
     """(..., 4) words to (..., 128) float32 signs."""
     octets = words.to(torch.int32).contiguous().view(torch.uint8)  # (..., 16), the low octet of a word first
-    bits = (octets.unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8, device=words.device)) & 1
-    return (bits.to(torch.float32) * 2.0 - 1.0).flatten(-2)
+    every, place = (torch.arange(n, device=words.device) for n in (256, 8))
+    table = (every.unsqueeze(1) >> place & 1).to(torch.float32) * 2.0 - 1.0  # (256, 8): a look-up beats eight shifts
+    return functional.embedding(octets.to(torch.int32), table).flatten(-2)
 
 
 def _halves(words: Tensor) -> Tensor:
