@@ -4,15 +4,16 @@ Gradients of any function or module from its values (:func:`grad`, :func:`backwa
 (:func:`check`), and noise that is a function of its seed (:mod:`zolib.noise.stream`).
 """
 
-from zolib import noise
+from zolib import noise, rules
 from zolib.accounting import Oracle
-from zolib.catalogue import catalogue
+from zolib.backpropagation import Backpropagation
 from zolib.check import Report, check
 from zolib.decorrelation import Decorrelation
 from zolib.errors import LossError, ParameterError
 from zolib.estimates import Estimate, Replay
-from zolib.feedback import Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, ZScores
+from zolib.feedback import Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, Utilities, ZScores
 from zolib.gradient import backward, estimate, grad
+from zolib.methods import catalogue
 from zolib.nodes import Activities, Nodes
 from zolib.noise import manual_seed
 from zolib.probes import Coordinate, Gaussian, LowRank, Orthogonal, Probe, Rademacher, Sphere
@@ -21,6 +22,7 @@ from zolib.updates import SignSGD
 
 __all__ = [
     "Activities",
+    "Backpropagation",
     "Coordinate",
     "Decorrelation",
     "Estimate",
@@ -43,6 +45,7 @@ __all__ = [
     "SignSGD",
     "Sphere",
     "TwoPoint",
+    "Utilities",
     "ZScores",
     "backward",
     "catalogue",
@@ -51,4 +54,5 @@ __all__ = [
     "grad",
     "manual_seed",
     "noise",
+    "rules",
 ]
