@@ -1,25 +1,20 @@
-"""Gradients from values: ``grad`` for functions, ``backward`` for modules.  The loop of the whole library:
-
-draw a direction (probe), evaluate the objective along it (feedback), add the direction times the slope (update).
-"""
+"""Gradients from values: ``grad`` for functions, ``backward`` for modules."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from zolib.directions import Directions
-from zolib.errors import LossError
 from zolib.estimates import Estimate
-from zolib.evaluation import as_double
-from zolib.experiment import Experiment, OnInputs, OnParameters
+from zolib.experiment import OnInputs, OnParameters
 from zolib.feedback import FEEDBACKS, Feedback
+from zolib.loop import slopes
 from zolib.noise.seeds import as_seed, natural
 from zolib.probes import PROBES, Probe, named
 from zolib.subject import Subject, as_targets, quiet_torch
@@ -73,7 +68,7 @@ def grad(
         raise TypeError(f"f must be callable, got {f!r}")
     chosen_probe = named("probe", probe, PROBES, Probe)
     chosen_feedback = named("feedback", feedback, FEEDBACKS, Feedback)
-    samples, chunk, sigma = _count("samples", samples), _count("chunk", chunk), _sigma(sigma)
+    samples, chunk, sigma = whole("samples", samples), whole("chunk", chunk), probe_size(sigma)
     if seed is not None:
         seed = as_seed(seed)
 
@@ -83,8 +78,8 @@ def grad(
         directions = Directions(chosen_probe, targets, as_seed(seed), natural("step", step, _UINT32), samples)
         experiment = OnInputs(lambda leaves: f(pytree.tree_unflatten(leaves, tree), *args, **kwargs), directions)
         with quiet_torch():
-            slopes, _ = _slopes(experiment, chosen_feedback, sigma, chunk)
-            return pytree.tree_unflatten(experiment.estimate(slopes).dense(), tree)
+            found, _ = slopes(experiment, chosen_feedback, sigma, chunk)
+            return pytree.tree_unflatten(experiment.estimate(found).dense(), tree)
 
     return gradient
 
@@ -191,7 +186,7 @@ def estimate(
     """
     chosen_probe = named("probe", probe, PROBES, Probe)
     chosen_feedback = named("feedback", feedback, FEEDBACKS, Feedback)
-    samples, chunk, sigma = _count("samples", samples), _count("chunk", chunk), _sigma(sigma)
+    samples, chunk, sigma = whole("samples", samples), whole("chunk", chunk), probe_size(sigma)
     if chosen_feedback.memory and chosen_feedback is not feedback:
         name = type(chosen_feedback).__name__
         raise ValueError(
@@ -206,93 +201,22 @@ def estimate(
     if experiment is None:
         experiment = OnParameters(subject, Directions(chosen_probe, subject.targets, key, number, samples), unused)
     with quiet_torch():
-        slopes, loss = _slopes(experiment, chosen_feedback, sigma, chunk)
-        found = experiment.estimate(slopes)
+        rates, loss = slopes(experiment, chosen_feedback, sigma, chunk)
+        found = experiment.estimate(rates)
     found.loss = loss
     return found
 
 
-def _slopes(experiment: Experiment, feedback: Feedback, sigma: float, chunk: int) -> tuple[Tensor, Tensor]:
-    """The loop: all evaluations of one step.  Returns the slopes (K, ...) and the loss to report, ()."""
-    if feedback.exact:
-        return _exact_slopes(experiment)
-    points = [(k, sign * sigma) for k in range(experiment.samples) for sign in feedback.signs]
-    if experiment.samples * len(feedback.signs) < feedback.least:
-        raise ValueError(
-            f"samples={experiment.samples}: {type(feedback).__name__} compares evaluations with one another and needs "
-            f"at least {feedback.least}"
-        )
-    losses: list[Tensor] = []
-    state = experiment.state()
-    try:
-        for start in range(0, len(points), chunk):
-            if losses:
-                state.restore()
-            if chunk == 1:
-                losses.append(experiment.evaluate(*points[start]))
-            else:
-                losses += _together(experiment, points[start : start + chunk], chunk)
-        if feedback.clean:  # last, so that buffers end as after a plain evaluation
-            state.restore()
-            losses.append(experiment.evaluate(None, 0.0))
-        values = as_double(losses)
-        _refuse_nonfinite(values, points)
-    except BaseException:
-        state.restore()
-        raise
-    clean = values[-1] if feedback.clean else None
-    table = values[: experiment.samples * len(feedback.signs)]
-    table = table.view(experiment.samples, len(feedback.signs), *table.shape[1:])
-    return feedback.coefficients(table, clean, sigma), feedback.value(table, clean).to(losses[0])
-
-
-def _exact_slopes(experiment: Experiment) -> tuple[Tensor, Tensor]:
-    """The same by forward mode: each evaluation gives a loss and its slope."""
-    state = experiment.state()
-    losses: list[Tensor] = []
-    slopes: list[Tensor] = []
-    try:
-        for k in range(experiment.samples):
-            if losses:
-                state.restore()
-            loss, slope = experiment.slope(k)
-            losses.append(loss)
-            slopes.append(slope)
-        values, rates = as_double(losses), as_double(slopes)
-        _refuse_nonfinite(values, [(k, 0.0) for k in range(len(values))])
-        _refuse_nonfinite(rates, [(k, 0.0) for k in range(len(rates))], "slope")
-    except BaseException:
-        state.restore()
-        raise
-    return rates, values.mean().to(losses[0])
-
-
-def _together(experiment: Experiment, points: Sequence[tuple[int, float]], chunk: int) -> list[Tensor]:
-    try:
-        return list(experiment.evaluate_together(points).unbind())
-    except RuntimeError as error:
-        raise RuntimeError(f"chunk={chunk}: these evaluations cannot be batched ({error}). Use chunk=1") from error
-
-
-def _refuse_nonfinite(values: Tensor, points: Sequence[tuple[int, float]], what: str = "loss") -> None:
-    bad = torch.nonzero(~values.isfinite().view(len(values), -1).all(dim=1)).flatten().tolist()
-    if bad:
-        clean = bad[0] == len(points)
-        where = "at the parameters themselves" if clean else "at sample {}, scale {:+.3g}".format(*points[bad[0]])
-        raise LossError(
-            f"the {what} is {values[bad[0]].tolist()} {where} ({len(bad)} of {len(values)} evaluations are not finite); "
-            "the step is refused, nothing was changed. Look at the loss without a probe, or make sigma smaller"
-        )
-
-
-def _count(name: str, value: int) -> int:
+def whole(name: str, value: int) -> int:
+    """An argument that counts something: a whole number of at least 1."""
     number = natural(name, value, _UINT32)
     if not number:
         raise ValueError(f"{name} must be at least 1, got 0: an estimate needs an evaluation")
     return number
 
 
-def _sigma(sigma: float) -> float:
+def probe_size(sigma: float) -> float:
+    """sigma as a checked float."""
     if not isinstance(sigma, numbers.Real) or isinstance(sigma, bool):
         raise TypeError(f"sigma must be a number, got {sigma!r}")
     if not (math.isfinite(sigma) and sigma > 0):
