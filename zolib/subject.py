@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,9 +19,15 @@ from zolib.probes import Target
 
 
 class Subject:
-    """A closure and the parameters it consumes.  Evaluates the one with other values of the other."""
+    """A closure and the parameters it consumes.  Evaluates the one with other values of the other.
 
-    def __init__(self, closure: Callable[[], Any], model: nn.Module | Iterable[Tensor], probe: str):
+    model: a module, its parameters, or pairs (name, parameter).  consumed: positions of the targets that any evaluation
+    asked for.  repeated: of those that one asked for more than once, None before the first evaluation.
+    """
+
+    def __init__(
+        self, closure: Callable[[], Any], model: nn.Module | Iterable[Tensor | tuple[str, Tensor]], probe: str
+    ):
         if isinstance(closure, nn.Module) or not callable(closure):
             order = " (the order is closure, model)" if isinstance(closure, nn.Module) else ""
             found = type(closure).__name__
@@ -33,7 +41,7 @@ class Subject:
         elif isinstance(model, Tensor) or not isinstance(model, Iterable):
             raise TypeError(f"model must be a module or an iterable of parameters, got {type(model).__name__}")
         else:
-            tensors = [(f"model[{i}]", t) for i, t in enumerate(model)]
+            tensors = [t if isinstance(t, tuple) else (f"model[{i}]", t) for i, t in enumerate(model)]
         # a frozen parameter keeps its number, so freezing one leaves the noise of the others alone
         first = {id(t): i for i, (_, t) in reversed(list(enumerate(tensors)))}  # twice in a list is one parameter
         trainable = [(i, name, t) for i, (name, t) in enumerate(tensors) if not _frozen(t) and first[id(t)] == i]
@@ -45,6 +53,7 @@ class Subject:
         chosen = {id(t.value) for t in self.targets}
         self.others = [t for _, t in tensors if id(t) not in chosen]
         self.consumed: set[int] = set()
+        self.repeated: set[int] | None = None
 
     def state(self) -> State:
         return State(self.modules, {t.value.device for t in self.targets})
@@ -54,7 +63,7 @@ class Subject:
         values = [t.value for t in self.targets]
         if value is None:  # copies, so that this pass too can write nothing and takes the same way through torch
             value = lambda j: values[j].detach().clone()  # noqa: E731
-        mode = PointOfUse(values, self.others, [t.name for t in self.targets], value)
+        mode = PointOfUse(values, self.others, [t.name for t in self.targets], value, self.repeated)
         with mode:
             loss = self.closure()
         missing = [t.name for j, t in enumerate(self.targets) if j not in mode.consumed]
@@ -66,6 +75,7 @@ class Subject:
                 "closure() runs this model; for a parameter that is rightly idle, freeze it or pass unused='skip'"
             )
         self.consumed |= mode.consumed
+        self.repeated = mode.repeated | (self.repeated or set())
         return checked_loss(loss, "closure()", self.probe)
 
 
@@ -75,8 +85,37 @@ def quiet_torch() -> Iterator[None]:
 
     Not inference mode, even if the caller is in it: its tensors could not be used in training later.
     """
-    with torch.inference_mode(False), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with torch.inference_mode(False), torch.no_grad(), _EAGER:
         yield
+
+
+class _Eager:
+    """torch.compile steps aside while any thread is inside.  Its stance is one for all threads, so the first to come
+    sets it and the last to go sets it back."""
+
+    def __init__(self) -> None:
+        self._inside, self._stance = 0, contextlib.ExitStack()
+        self.unlock()
+
+    def unlock(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._stance.enter_context(torch.compiler.set_stance("force_eager"))
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._stance.close()
+
+
+_EAGER = _Eager()
+if hasattr(os, "register_at_fork"):  # whoever held the lock does not live on in the child
+    os.register_at_fork(after_in_child=_EAGER.unlock)
 
 
 def as_targets(

@@ -17,9 +17,10 @@ from torch.overrides import TorchFunctionMode
 
 from zolib.errors import ParameterError
 
-#: Perturbed values kept for reuse within one evaluation (a recurrent cell consumes its weight many times).  Beyond
-#: this many bytes the least recently used one is dropped, and made again from its stream when needed.
-MEMO_BYTES = 1 << 26
+#: Bytes of perturbed values kept for reuse within one evaluation (a recurrent cell consumes its weight many times).
+#: Beyond them, or the largest parameter if that is more, the least recently used one is dropped, and made again from
+#: its stream when needed.  The first evaluation does not know yet which will be used again.
+MEMO_BYTES, FIRST_MEMO_BYTES = 1 << 26, 1 << 22
 
 # Asking for these says nothing about the values of a tensor, so they see the parameter itself.
 _METADATA = frozenset(
@@ -40,22 +41,32 @@ class PointOfUse(TorchFunctionMode):
     """One evaluation in which ``targets`` have other values.
 
     targets: the parameters to replace.  others: parameters of the same model that stay (frozen ones).  names: of the
-    targets, for messages.  value: ``value(j)`` is the replacement for ``targets[j]``, a pure function.
+    targets, for messages.  value: ``value(j)`` is the replacement for ``targets[j]``, a pure function.  keep: positions
+    that an earlier evaluation asked for more than once; only these are kept for reuse.  None: not known.
 
-    ``consumed`` holds the positions of the targets that the evaluation asked for.
+    ``consumed`` holds the positions of the targets that the evaluation asked for, ``repeated`` those that it asked for
+    again.
     """
 
     def __init__(
-        self, targets: Sequence[Tensor], others: Iterable[Tensor], names: Sequence[str], value: Callable[[int], Tensor]
+        self,
+        targets: Sequence[Tensor],
+        others: Iterable[Tensor],
+        names: Sequence[str],
+        value: Callable[[int], Tensor],
+        keep: set[int] | None = None,
     ):
         super().__init__()
         self._position = {id(t): j for j, t in enumerate(targets)}
         self._others = {id(t) for t in others}
         self._owner = {t.untyped_storage().data_ptr(): j for j, t in enumerate(targets) if t.numel()}
-        self._names, self._value = names, value
+        self._targets, self._names, self._value = targets, names, value
         self._memo: OrderedDict[int, Tensor] = OrderedDict()
-        self._memo_bytes = 0
+        self._memo_bytes, self._keep = 0, keep
+        largest = max((t.nbytes for t in targets), default=0)
+        self._budget = max(largest, FIRST_MEMO_BYTES if keep is None else MEMO_BYTES)
         self.consumed: set[int] = set()
+        self.repeated: set[int] = set()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -97,15 +108,18 @@ class PointOfUse(TorchFunctionMode):
         return x
 
     def _perturbed(self, j: int) -> Tensor:
+        if j in self.consumed:
+            self.repeated.add(j)
         self.consumed.add(j)
         if j in self._memo:
             self._memo.move_to_end(j)
             return self._memo[j]
-        value = self._value(j)
-        self._memo[j] = value
-        self._memo_bytes += value.nbytes
-        while self._memo_bytes > MEMO_BYTES and len(self._memo) > 1:
+        if self._keep is not None and j not in self._keep:
+            return self._value(j)
+        while self._memo and self._memo_bytes + self._targets[j].nbytes > self._budget:  # before it is made
             self._memo_bytes -= self._memo.popitem(last=False)[1].nbytes
+        value = self._memo[j] = self._value(j)
+        self._memo_bytes += value.nbytes
         return value
 
     def _refuse_write(self, x: Any, name: str) -> None:
