@@ -1,6 +1,7 @@
 """Named learning rules as triples of probe, feedback and update.
 
 One row is one method of the literature; the taxonomy page of the book is printed from here, and a test runs every row.
+The rows themselves are in :mod:`zolib.methods`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zolib import probes
-from zolib.feedback import FEEDBACKS, Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, ZScores
+from zolib.backpropagation import Backpropagation
+from zolib.feedback import FEEDBACKS, Feedback
 from zolib.gradient import backward
-from zolib.updates import SignSGD
+from zolib.probes import PROBES, Probe
+
+#: What the mean of an estimate can be: the gradient; right up to a positive factor or matrix; neither.
+SCALES = ("gradient", "direction", "none")
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,17 @@ class Method:
         probe: The probe.
         feedback: A function of no argument that makes the feedback (some have a memory: one object for one run).
         update: A function ``(parameters, lr)`` that makes the optimizer.
+        reference: Where it comes from.
         order: Order of the derivatives it is given: 0, values only.
         samples: Directions per step when none are named; None means one for each parameter.
         sigma: Probe size when none is named.
         memory: What it keeps besides the weights, in words.
-        reference: Where it comes from.
-        where: What the noise sits on, in words.
+        local: What else learns, without the loss: a function of the model that makes a function called at each step.
     """
 
     name: str
     title: str
-    probe: probes.Probe
+    probe: Probe
     feedback: Callable[[], Feedback]
     update: Callable[[Iterable[Any], float], torch.optim.Optimizer]
     reference: str
@@ -47,21 +51,23 @@ class Method:
     samples: int | None = 1
     sigma: float = 1e-3
     memory: str = "one gradient"
-    where: str = "weights"
+    local: Callable[[nn.Module], Callable[[], Any]] | None = None
 
     @property
     def scale(self) -> str:
-        """What its estimate tends to as sigma goes to 0: ``"gradient"``, or a ``"direction"``, right up to a factor."""
-        direction = "direction" in (self.probe.scale, self.feedback().scale)
-        return "direction" if direction else "gradient"
+        """What its estimate tends to as sigma goes to 0, one of :data:`SCALES`."""
+        return max(self.probe.scale, self.feedback().scale, key=SCALES.index)
 
     def evaluations(self, samples: int) -> int:
-        """Evaluations of the loss in a step of that many samples."""
+        """Evaluations of the loss in a step of that many samples; exact ones carry derivatives and cost more."""
         feedback = self.feedback()
-        return samples * len(feedback.signs) + feedback.clean
+        return samples * (1 if feedback.exact else len(feedback.signs)) + feedback.clean
 
     def start(self, closure: Callable[[], Any], model: nn.Module, lr: float, **settings: Any) -> Run:
-        """A run of the rule on a model.  settings: samples, sigma, seed."""
+        """A run of the rule on a model.  settings: samples, sigma, seed.
+
+        The closure returns a scalar, or one loss per example, (B,), where the noise sits on nodes.
+        """
         return Run(self, closure, model, lr, **settings)
 
 
@@ -81,6 +87,7 @@ class Run:
         self.method, self.closure, self.model = method, closure, model
         self.optimizer = method.update(model.parameters(), lr)
         self.feedback = method.feedback()
+        self.local = method.local(model) if method.local else None
         size = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.samples = (method.samples or size) if samples is None else samples
         self.sigma = method.sigma if sigma is None else sigma
@@ -99,12 +106,14 @@ class Run:
             seed=self.seed,
             step=self.steps,
         )
+        if self.local:
+            self.local()
         self.optimizer.step()
         self.steps += 1
         return loss
 
 
-COLUMNS = ("name", "method", "order", "noise on", "law", "feedback", "evaluations", "scale", "memory")
+COLUMNS = ("name", "method", "order", "noise on", "law", "feedback", "update", "evaluations", "scale", "memory")
 
 
 @dataclass
@@ -158,12 +167,21 @@ class Table:
 
 def _in_words(method: Method) -> tuple[str, ...]:
     feedback = method.feedback()
+    law, signal = getattr(method.probe, "law", _name_of(method.probe, PROBES)), _name_of(feedback, FEEDBACKS)
+    update = method.update.__name__ + (f", {method.local.__name__}" if method.local else "")
+    cells = (method.name, f"{method.title}; {method.reference}", str(method.order), method.probe.where, law, signal)
+    return (*cells, update, _evaluations(method, feedback), method.scale, method.memory)
+
+
+def _evaluations(method: Method, feedback: Feedback) -> str:
+    """K samples, d parameters."""
+    if isinstance(method.probe, Backpropagation):
+        return "1, reverse mode"
     count = "d" if method.samples is None else "K"
+    if feedback.exact:
+        return f"{count}, forward mode"
     each = "" if len(feedback.signs) == 1 else str(len(feedback.signs))
-    evaluations = f"{each}{count}{' + 1' if feedback.clean else ''}"
-    law, signal = _name_of(method.probe, probes.PROBES), _name_of(feedback, FEEDBACKS)
-    cells = (method.name, f"{method.title}; {method.reference}", str(method.order), method.where, law, signal)
-    return (*cells, evaluations, method.scale, method.memory)
+    return f"{each}{count}{' + 1' if feedback.clean else ''}"
 
 
 def _name_of(thing: Any, known: dict[str, Any]) -> str:
@@ -171,95 +189,5 @@ def _name_of(thing: Any, known: dict[str, Any]) -> str:
     return next((name for name, kind in known.items() if kind is type(thing)), type(thing).__name__)
 
 
-def _sgd(parameters: Iterable[Any], lr: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=lr)
-
-
-def _adam(parameters: Iterable[Any], lr: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=lr)
-
-
 #: Every named learning rule of the library.
 catalogue = Catalogue()
-
-for _row in (
-    Method(
-        "coordinate-differences",
-        "coordinate-wise finite differences",
-        probes.Coordinate(),
-        TwoPoint,
-        _sgd,
-        "Kiefer and Wolfowitz 1952",
-        samples=None,
-    ),
-    Method(
-        "rdsa", "random-direction stochastic approximation", probes.Sphere(), TwoPoint, _sgd, "Kushner and Clark 1978"
-    ),
-    Method("spsa", "simultaneous perturbation (SPSA)", probes.Rademacher(), TwoPoint, _sgd, "Spall 1992"),
-    Method("gaussian-smoothing", "Gaussian smoothing", probes.Gaussian(), OneSided, _sgd, "Nesterov and Spokoiny 2017"),
-    Method(
-        "weight-perturbation",
-        "weight perturbation, reward against its running mean",
-        probes.Gaussian(),
-        RewardPredictionError,
-        _sgd,
-        "Cauwenberghs 1992; Williams 1992",
-        samples=4,
-        sigma=1e-2,
-        memory="one gradient, one number",
-    ),
-    Method(
-        "openai-es",
-        "evolution strategy with centred ranks (OpenAI-ES)",
-        probes.Gaussian(),
-        Ranks,
-        _adam,
-        "Salimans et al. 2017",
-        samples=16,
-        sigma=2e-2,
-        memory="three gradients",
-    ),
-    Method(
-        "es-z-scores",
-        "evolution strategy with standardised rewards",
-        probes.Gaussian(),
-        ZScores,
-        _sgd,
-        "Salimans et al. 2017; Sarkar et al. 2025 (later)",
-        samples=16,
-        sigma=2e-2,
-    ),
-    Method(
-        "eggroll",
-        "low-rank evolution strategy (EGGROLL)",
-        probes.LowRank(1),
-        ZScores,
-        _sgd,
-        "Sarkar et al. 2025 (later)",
-        samples=16,
-        sigma=2e-2,
-    ),
-    Method("mezo", "memory-efficient zeroth order (MeZO)", probes.Gaussian(), TwoPoint, _sgd, "Malladi et al. 2023"),
-    Method("zo-signsgd", "zeroth-order signSGD", probes.Gaussian(), TwoPoint, SignSGD, "Liu et al. 2019", samples=4),
-    Method(
-        "zo-adam",
-        "zeroth-order Adam",
-        probes.Gaussian(),
-        TwoPoint,
-        _adam,
-        "compare ZO-AdaMM, Chen et al. 2019",
-        samples=4,
-        memory="three gradients",
-    ),
-    Method(
-        "orthogonal-directions",
-        "orthogonal random directions",
-        probes.Orthogonal(8),
-        TwoPoint,
-        _sgd,
-        "Choromanski et al. 2018",
-        samples=8,
-        memory="one gradient, eight directions",
-    ),
-):
-    catalogue.add(_row)

@@ -73,5 +73,14 @@ def checked_loss(loss: Any, source: str, probe: str) -> Tensor:
 
 
 def as_double(losses: list[Tensor]) -> Tensor:
-    """Scalar losses, gathered in one transfer: (len(losses),) float64 on the CPU."""
+    """Losses of equal shape, gathered in one transfer: (len(losses), ...) float64 on the CPU.
+
+    Raises LossError if their shapes differ.
+    """
+    shapes = list(dict.fromkeys(tuple(loss.shape) for loss in losses))
+    if len(shapes) > 1:
+        raise LossError(
+            f"closure() returned losses of shape {shapes[0]} and then of shape {shapes[1]} in one step, which cannot be "
+            "compared. Draw the batch outside the closure, so that all evaluations see the same one"
+        )
     return torch.stack([loss.to(losses[0].dtype) for loss in losses]).cpu().double()

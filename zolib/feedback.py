@@ -6,6 +6,7 @@ sample: an estimate of the slope of the objective along z.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -80,8 +81,13 @@ class RewardPredictionError(Feedback):
     """What came, less what was expected: c = (f(theta + sigma z) - b) / sigma, with b the running mean of f.
 
     One evaluation per sample and no clean pass.  The expectation b does not know this step's noise, so it costs no
-    bias; the closer it is to f(theta), the less variance (Williams 1992).  b starts as the mean of the first step's
-    other samples, and moves by ``rate`` of the error at each step: a rule with memory, so use one object for one run.
+    bias; the closer it is to f(theta), the less variance (Williams 1992).  It is one number, the mean over samples and,
+    where there is one loss per example, over examples, so that batches may change and differ in size.  On the first
+    step each value is compared with the mean of all the others; then b moves by ``rate`` of the error at each step.
+    A rule with memory, so use one object for one run.
+
+    Attributes:
+        expected: b, a float64 scalar; None before the first step.
     """
 
     signs = (1.0,)
@@ -91,15 +97,15 @@ class RewardPredictionError(Feedback):
         if not 0 < rate <= 1:
             raise ValueError(f"rate must lie in (0, 1], got {rate!r}")
         self.rate = rate
-        self.expected: Tensor | None = None  # (...), one per example where losses are
+        self.expected: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"RewardPredictionError(rate={self.rate})"
 
     def coefficients(self, losses: Tensor, clean: Tensor | None, sigma: float) -> Tensor:
         values = losses[:, 0]
-        mean, count = values.mean(dim=0), len(values)
-        if self.expected is None:  # each sample against the others; alone it has nothing to be compared with
+        mean, count = values.mean(), values.numel()
+        if self.expected is None:  # v less the mean of the others; a value alone has nothing to be compared with
             error, self.expected = (values - mean) * (count / max(1, count - 1)), mean
         else:
             error = values - self.expected
@@ -146,6 +152,24 @@ class ZScores(Ranks):
         return centred / deviation.where(deviation > 0, 1.0)
 
 
+@dataclass(frozen=True)
+class Utilities(Ranks):
+    """Rank-based utilities: the better half of a step's losses counts, the best most; otherwise as :class:`Ranks`.
+
+    c = -n u / sigma, with u_k = max(0, log(n/2 + 1) - log k) / S - 1/n for the k-th best of n losses, and S the sum of
+    the maxima.  Losses that tie share their mean rank.  Source: natural evolution strategies (Wierstra et al., JMLR 15,
+    949-980, 2014), whose samples are not mirrored.
+    """
+
+    antithetic: bool = False
+
+    def shaped(self, losses: Tensor) -> Tensor:
+        n = len(losses)
+        place = (super().shaped(losses) + 0.5) * (n - 1) + 1  # 1 for the least loss
+        u = (math.log(n / 2 + 1) - place.log()).clamp(min=0)
+        return 1 - n * u / u.sum(dim=0)
+
+
 def _difference(losses: Tensor, sigma: float) -> Tensor:
     if losses.shape[1] == 1:
         return losses[:, 0] / sigma
@@ -158,4 +182,5 @@ FEEDBACKS: dict[str, type[Feedback]] = {
     "reward-prediction-error": RewardPredictionError,
     "ranks": Ranks,
     "z-scores": ZScores,
+    "utilities": Utilities,
 }

@@ -39,10 +39,12 @@ class Probe:
     """What a parameter probe answers.  Subclasses give the law.
 
     ``scale`` says what the estimate's mean is as sigma goes to 0, with a feedback that gives slopes: the
-    ``"gradient"``, or only its ``"direction"``.  Samples are drawn in blocks of ``block`` that belong together.
+    ``"gradient"``, or only its ``"direction"``.  ``where`` says what the noise sits on.  Samples are drawn in blocks of
+    ``block`` that belong together.
     """
 
     scale: ClassVar[str] = "gradient"
+    where: ClassVar[str] = "weights"
     block: int = 1
 
     def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:

@@ -1,4 +1,6 @@
-"""Low-rank and orthogonal probes; rewards against an expectation, ranks and z-scores."""
+"""Low-rank and orthogonal probes; rewards against an expectation, ranks, z-scores and utilities."""
+
+import math
 
 import pytest
 import torch
@@ -87,6 +89,44 @@ def test_a_reward_prediction_error_is_what_it_says():
     assert feedback.expected == 3 + 0.25 * 4
 
 
+def test_with_a_loss_per_example_the_expectation_is_one_number():
+    feedback = zo.RewardPredictionError(rate=0.5)
+    losses = torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 12.0]], dtype=torch.float64).unsqueeze(1)  # (K, 1, B)
+    first = feedback.coefficients(losses, None, sigma=0.5)
+    total = losses.sum()
+    assert torch.allclose(first, (losses[:, 0] - (total - losses[:, 0]) / 5) / 0.5), "against all the others"
+    assert feedback.expected == 4 and feedback.expected.ndim == 0
+    other = torch.full((1, 1, 7), 5.0, dtype=torch.float64)  # a batch of another size
+    assert torch.allclose(feedback.coefficients(other, None, sigma=0.5), torch.full((1, 7), 2.0).double())
+    assert feedback.expected == 4.5
+    alone = zo.RewardPredictionError()
+    assert alone.coefficients(torch.full((1, 1), 3.0), None, sigma=0.5).tolist() == [0.0] and alone.expected == 3
+
+
+def test_an_expectation_over_changing_batches_costs_no_bias(seed, generator, half_width):
+    """Node noise, one evaluation a step, batches whose size and losses change: slope 1 onto each step's gradient."""
+    layer = nn.Linear(3, 2)
+    feedback, slopes = zo.RewardPredictionError(), []
+    for step in range(400):
+        x = torch.randn(2 + step % 5, 3, generator=generator) + (step % 3)
+        layer.zero_grad()
+        zo.backward(
+            lambda x=x: layer(x).square().sum(dim=1),
+            layer,
+            probe="nodes",
+            feedback=feedback,
+            sigma=0.3,
+            seed=seed,
+            step=step,
+        )
+        found = layer.weight.grad.clone()
+        layer.zero_grad()
+        layer(x).square().sum(dim=1).mean().backward()
+        slopes.append((found * layer.weight.grad).sum() / layer.weight.grad.square().sum())
+    slopes = torch.stack(slopes)
+    assert half_width(slopes, 1) < 1 and abs(slopes.mean() - 1) <= half_width(slopes, 1)
+
+
 def test_a_refused_step_leaves_the_expectation_alone():
     feedback = zo.RewardPredictionError()
     zo.grad(linear, feedback=feedback, samples=4, seed=0)(torch.zeros_like(GRADIENT))
@@ -99,7 +139,8 @@ def test_a_refused_step_leaves_the_expectation_alone():
 @pytest.mark.parametrize("antithetic", [True, False])
 def test_ranks_are_unmoved_by_increasing_maps_and_z_scores_by_units(antithetic, seed):
     x = torch.zeros_like(GRADIENT)
-    for feedback, change in [(zo.Ranks(antithetic), torch.exp), (zo.ZScores(antithetic), lambda v: 5 * v - 3)]:
+    increasing = [zo.Ranks(antithetic), zo.Utilities(antithetic)]
+    for feedback, change in [*((f, torch.exp) for f in increasing), (zo.ZScores(antithetic), lambda v: 5 * v - 3)]:
         plain, changed = (
             zo.grad(f, feedback=feedback, samples=20, sigma=0.1, seed=seed)(x)
             for f in (linear, lambda v, change=change: change(linear(v)))
@@ -115,6 +156,20 @@ def test_ranks_of_known_losses_and_ties():
     assert zo.Ranks().shaped(torch.tensor([3.0, 1.0, 2.0])).tolist() == [0.5, -0.5, 0.0]
     assert zo.Ranks().shaped(torch.tensor([1.0, 1.0, 5.0])).tolist() == [-0.25, -0.25, 0.5]
     assert zo.ZScores().shaped(torch.ones(4)).tolist() == [0.0] * 4
+
+
+def test_utilities_are_those_of_natural_evolution_strategies():
+    losses = torch.tensor([3.0, 1.0, 7.0, 2.0, 5.0, 4.0], dtype=torch.float64)
+    raw = [max(0.0, math.log(6 / 2 + 1) - math.log(k)) for k in range(1, 7)]  # best first
+    u = [r / sum(raw) - 1 / 6 for r in raw]
+    assert sum(u) == pytest.approx(0) and u[3:] == pytest.approx([-1 / 6] * 3), "only the better half counts"
+    places = [3, 1, 6, 2, 5, 4]
+    found = zo.Utilities().shaped(losses)
+    assert found.tolist() == pytest.approx([-6 * u[k - 1] for k in places])
+    assert zo.Utilities().coefficients(losses.view(6, 1), None, 0.5).tolist() == pytest.approx((found / 0.5).tolist())
+    assert zo.Utilities().shaped(torch.ones(4)).tolist() == pytest.approx([0.0] * 4)
+    each = torch.stack([losses, -losses], dim=1)
+    assert torch.allclose(zo.Utilities().shaped(each)[:, 0], found), "each example by itself"
 
 
 def test_wrong_use_is_refused():
@@ -134,7 +189,7 @@ def test_wrong_use_is_refused():
 
 
 @pytest.mark.parametrize("probe", ["low-rank", zo.Orthogonal(4)])
-@pytest.mark.parametrize("feedback", ["ranks", "z-scores", "reward-prediction-error"])
+@pytest.mark.parametrize("feedback", ["ranks", "z-scores", "utilities", "reward-prediction-error"])
 def test_backward_trains_with_every_part(probe, feedback, generator):
     net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
     x = torch.randn(64, 4, generator=generator)
