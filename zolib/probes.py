@@ -176,17 +176,21 @@ class LowRank(Probe):
     def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
         directions = []
         for target in targets:
-            shape = target.value.shape
-            full = len(shape) < 2
-            rows, columns = (target.value.numel(), 0) if full else (shape[0], shape[1:].numel())
-            part = [(target.number, rows if full else (rows + columns) * self.rank)]
-            z = stream.draw(stream.NORMAL, seed, step, samples, part, target.value.device)[0]
-            if not full:
-                a, b = z.split([rows * self.rank, columns * self.rank], dim=1)
-                a, b = a.view(-1, rows, self.rank), b.view(-1, columns, self.rank)
-                z = (a @ b.mT / self.rank**0.5).flatten(1)
-            directions.append(z)
+            if target.value.ndim < 2:
+                part = [(target.number, target.value.numel())]
+                directions += stream.draw(stream.NORMAL, seed, step, samples, part, target.value.device)
+            else:
+                a, b = self.factors(target, seed, step, samples)
+                directions.append((a @ b.mT / self.rank**0.5).flatten(1))
         return directions
+
+    def factors(self, target: Target, seed: int, step: int, samples: range) -> tuple[Tensor, Tensor]:
+        """The factors of a matrix with m rows and n columns: a (len(samples), m, r) and b (len(samples), n, r)."""
+        rows, columns = target.value.shape[0], target.value.shape[1:].numel()
+        part = [(target.number, (rows + columns) * self.rank)]
+        z = stream.draw(stream.NORMAL, seed, step, samples, part, target.value.device)[0]
+        a, b = z.split([rows * self.rank, columns * self.rank], dim=1)
+        return a.view(-1, rows, self.rank), b.view(-1, columns, self.rank)
 
 
 @dataclass(frozen=True)

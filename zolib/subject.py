@@ -58,12 +58,14 @@ class Subject:
     def state(self) -> State:
         return State(self.modules, {t.value.device for t in self.targets})
 
-    def evaluate(self, value: Callable[[int], Tensor] | None, unused: str) -> Tensor:
+    def evaluate(
+        self, value: Callable[[int], Tensor] | None, unused: str, seam: Callable[..., PointOfUse] = PointOfUse
+    ) -> Tensor:
         """The loss with ``value(j)`` in place of target j, or with all as they are."""
         values = [t.value for t in self.targets]
         if value is None:  # copies, so that this pass too can write nothing and takes the same way through torch
             value = lambda j: values[j].detach().clone()  # noqa: E731
-        mode = PointOfUse(values, self.others, [t.name for t in self.targets], value, self.repeated)
+        mode = seam(values, self.others, [t.name for t in self.targets], value, self.repeated)
         with mode:
             loss = self.closure()
         missing = [t.name for j, t in enumerate(self.targets) if j not in mode.consumed]

@@ -88,7 +88,11 @@ class PointOfUse(TorchFunctionMode):
             self._refuse_write(args[0], name)
         if kwargs.get("out") is not None:
             self._refuse_write(kwargs["out"], name)
-        return func(*self._replaced(args), **{k: self._replaced(v) for k, v in kwargs.items()})
+        return self._run(func, name, self._replaced(args), {k: self._replaced(v) for k, v in kwargs.items()})
+
+    def _run(self, func: Callable[..., Any], name: str, args: tuple, kwargs: dict) -> Any:
+        """The operation itself, its arguments replaced.  name: of the function, without overload."""
+        return func(*args, **kwargs)
 
     def _replaced(self, x: Any) -> Any:
         """The same nest of arguments with every target replaced."""
@@ -149,9 +153,11 @@ class PointOfUse(TorchFunctionMode):
 
 
 def _address(x: Tensor) -> int:
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):  # vmap
+        x = torch._C._functorch.get_unwrapped(x)
     try:
         return x.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # wrapped by vmap or sparse: no storage of its own
+    except (RuntimeError, NotImplementedError):  # sparse: no storage of its own
         return 0
 
 

@@ -59,18 +59,6 @@ class _Kind(NamedTuple):
 _PLAIN = _Kind(frozenset(), False)
 
 
-class _Renamed:
-    """A function of torch, run by the mode, under the name that it has."""
-
-    def __init__(self, func: Any, run: Callable[[Any, str, tuple, dict], Any]):
-        self.__name__ = getattr(func, "__name__", "")
-        self.__self__ = getattr(func, "__self__", None)
-        self._func, self._run = func, run
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run(self._func, self.__name__.partition(".")[0], args, kwargs)
-
-
 class PreActivations(PointOfUse):
     """One evaluation in which sites get noise.
 
@@ -105,9 +93,6 @@ class PreActivations(PointOfUse):
         self.reached: frozenset[int] = frozenset()
         self.unreached: frozenset[int] = frozenset()
         self.couples = ""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return super().__torch_function__(_Renamed(func, self._run), types, args, kwargs)
 
     def finish(self, loss: Any) -> Any:
         """The loss, cut from the graph, once it is certain that every way to it leads through a site."""
