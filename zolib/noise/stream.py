@@ -44,6 +44,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from zolib.noise import backend
+
 VERSION = 1
 SIGN, NORMAL, ROUNDING, INDEX = 1, 2, 3, 4
 
@@ -135,13 +137,17 @@ def draw(
     """Values of one law for several samples and parameters.
 
     parts: (parameter, number of elements) of each.  Returns one tensor of shape ``(len(samples), elements)`` for each
-    part, float32 (int32 for ROUNDING).
+    part, float32 (int32 for ROUNDING).  Kernels draw where there are any (:mod:`~zolib.noise.backend`); what follows
+    here says what they draw.
     """
     per, transform, dtype = _LAWS[law]
     key = fold(seed, law)
     blocks = [-(-numel // per) for _, numel in parts]
     if any(b > _MASK for b in blocks):
         raise ValueError(f"a parameter has more than {per << 32} elements, the most that one stream numbers")
+    kernels = backend.kernels(torch.device(device))
+    if kernels is not None:
+        return kernels.draw(law, seed, step, samples, parts, device)
     result = [torch.empty((len(samples), numel), dtype=dtype, device=device) for _, numel in parts]
     if sum(blocks) <= _CHUNK:  # small parameters go together, as many samples at a time as fit
         parameter = torch.cat([torch.full((b,), p, device=device) for (p, _), b in zip(parts, blocks, strict=True)])

@@ -1,0 +1,129 @@
+"""The stream on the CPU, by numba kernels: draws, perturbed copies and updates, shared out over threads.
+
+The kernels (:mod:`zolib.noise.compiled`) are serial.  A small pool of threads of our own shares the pieces of a tensor
+out, since the thread layers of numba survive neither a fork (a DataLoader's worker) nor callers in several threads.
+Pieces begin at multiples of whole blocks, so nothing depends on how many threads there are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zolib.noise import stream
+from zolib.noise.compiled import CHUNK, combination, filling
+from zolib.noise.rounding import HALF
+from zolib.noise.stream import ROUNDING
+
+PIECE = 16 * CHUNK  # elements that a thread takes at a time
+
+
+def draw(
+    law: int, seed: int, step: int, samples: range, parts: Sequence[tuple[int, int]], device: torch.device | str
+) -> list[Tensor]:
+    """:func:`zolib.noise.stream.draw`."""
+    dtype, fill, result = stream._LAWS[law][2], filling(law), []
+    for parameter, size in parts:
+        out = torch.empty((len(samples), size), dtype=dtype, device=device)
+        _draw(fill, out.numpy(), law, seed, step, samples, parameter)
+        result.append(out)
+    return result
+
+
+def _draw(
+    fill: Callable, out: np.ndarray, law: int, seed: int, step: int, samples: range, parameter: int, base: int = 0
+) -> None:
+    rows, size = out.shape
+    by = samples.step
+    first = _rows([(law, seed, step, samples.start)], parameter)[0] if out.size else None
+    if size >= PIECE:  # each row is shared out
+        for s in range(rows):
+            _shared(lambda i, j: fill(out[s : s + 1, i:j], base + i, first, s * by, by), size, PIECE)  # noqa: B023
+    elif out.size:  # whole rows are
+        _shared(lambda i, j: fill(out[i:j], base, first, i * by, by), rows, -(-PIECE // size))
+
+
+def perturbed(value: Tensor, law: int, seed: int, step: int, sample: int, parameter: int, scale: float) -> Tensor:
+    """:func:`zolib.noise.fused.perturbed`."""
+    out = torch.empty_like(value, memory_format=torch.contiguous_format, requires_grad=False)
+    term = (seed, step, sample, scale)
+    _run(value.detach().contiguous(), out, law, [term], parameter, 1.0, -0.0)
+    return out if value.is_contiguous() else torch.empty_like(value, requires_grad=False).copy_(out)
+
+
+def update_(
+    value: Tensor, law: int, terms: Sequence[tuple[int, int, int, float]], parameter: int, decay: float
+) -> None:
+    """:func:`zolib.noise.fused.update_`, for at least one term."""
+    inside = value.detach()
+    flat = inside.contiguous()
+    _run(flat, flat, law, terms, parameter, decay, 0.0)
+    if inside.is_contiguous():
+        torch.autograd.graph.increment_version(value)
+    else:
+        value.copy_(flat)
+
+
+def _run(
+    value: Tensor, out: Tensor, law: int, terms: Sequence, parameter: int, decay: float, zero: float, base: int = 0
+) -> None:
+    """The combination of contiguous tensors; ``base`` numbers their first element, a multiple of CHUNK."""
+    source = _flat(value)
+    target = source if out is value else _flat(out)
+    rows = _rows([(law, *term[:3]) for term in terms] + [(ROUNDING, *terms[-1][:3])], parameter)
+    c = np.array([term[3] for term in terms], np.float64)
+    kernel = combination(law, value.dtype)
+    _shared(lambda i, j: kernel(source[i:j], target[i:j], base + i, rows, c, decay, zero), len(source), PIECE)
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    return (x.view(torch.uint16) if x.dtype in HALF else x).numpy().reshape(-1)
+
+
+def _rows(streams: Sequence[tuple[int, int, int, int]], parameter: int) -> np.ndarray:
+    """(law, seed, step, sample) of each, as the rows that the kernels take."""
+    rows = [(*stream.fold(seed, law), parameter, sample, step) for law, seed, step, sample in streams]
+    return np.array(rows, np.uint32)
+
+
+# Threads
+
+_pool: tuple[int, int, ThreadPoolExecutor | None] = (0, 0, None)
+
+
+def _shared(work: Callable[[int, int], None], size: int, piece: int) -> None:
+    """``work(start, stop)`` over all of [0, size), piece by piece, by as many threads as torch would use."""
+    helpers = min(torch.get_num_threads(), size // piece) - 1
+    if helpers < 1:
+        if size:
+            work(0, size)
+        return
+    starts = iter(range(0, size, piece))  # whoever is free takes the next
+
+    def loop() -> None:
+        for start in starts:
+            work(start, min(start + piece, size))
+
+    pool = _threads(helpers)
+    futures = [pool.submit(loop) for _ in range(helpers)]
+    try:
+        loop()
+    finally:
+        for future in futures:
+            if not future.cancel():  # one that no thread has come to: nothing is left for it
+                future.result()
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    """The pool; a process made by fork has none of its parent's threads and needs its own."""
+    global _pool
+    process, size, pool = _pool
+    if pool is None or process != os.getpid() or size < count:
+        pool = ThreadPoolExecutor(count, "zolib-noise")
+        _pool = (os.getpid(), count, pool)
+    return pool
