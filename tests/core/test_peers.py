@@ -1,4 +1,7 @@
-"""Wrong gradients and wrong noise that were found in other zeroth-order code, each as a test of ours."""
+"""Wrong gradients and wrong noise that were found in other zeroth-order code, each as a test of ours.
+
+The page book/correctness.md says where each was found, and names the test.
+"""
 
 import copy
 
@@ -8,41 +11,81 @@ from torch import nn
 
 import zolib as zo
 from zolib.noise import stream
+from zolib.probes import Target
+
+GRADIENT = torch.linspace(-1, 2, 12, dtype=torch.float64).view(3, 4)
+
+
+def linear(x):
+    """Gradient GRADIENT; the value at zero is not zero."""
+    return (GRADIENT * x).sum() + 0.7
+
+
+def slopes(g):
+    """Of 64 estimates, along the gradient."""
+    estimates = torch.stack([g(torch.zeros_like(GRADIENT), step=step) for step in range(64)])
+    return (estimates * GRADIENT).sum(dim=(1, 2)) / GRADIENT.square().sum()
 
 
 def draw(law, seed, parameter=0, sample=0, step=0, count=64):
     return stream.draw(law, seed, step, range(sample, sample + 1), [(parameter, count)])[0][0]
 
 
-def test_one_sided_estimates_divide_by_sigma_once_and_keep_their_base_value():
-    """One divided by 1/sigma (sigma^2 too small) and overwrote the base value in the sample loop."""
-    x = torch.tensor([1.0, -2.0], dtype=torch.float64)
-    for sigma in (0.1, 1e-3):
-        g = zo.grad(
-            lambda v: (v * v.new_tensor([3.0, 1.0])).sum(), feedback="one-sided", samples=2000, sigma=sigma, seed=0
-        )(x)
-        assert g.norm() == pytest.approx(10**0.5, rel=0.15)
-    cosine = torch.nn.functional.cosine_similarity(g, g.new_tensor([3.0, 1.0]), dim=0)
-    assert cosine > 0.99
+# --- the size of an estimate ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("probe", ["gaussian", "rademacher", "sphere"])
-def test_every_law_has_unit_variance(probe):
-    """One passed the probe size where its sampler wanted a standard deviation: slope 115."""
-    g = zo.grad(lambda v: v.sum(), probe=probe, samples=4000, sigma=0.01, seed=1)(torch.zeros(3, dtype=torch.float64))
-    assert g.mean() == pytest.approx(1.0, rel=0.1)
+@pytest.mark.parametrize("sigma", [0.1, 1e-3])
+def test_a_difference_is_divided_by_sigma_once(sigma, seed, half_width):
+    """One multiplied by sigma where it had to divide: sigma^2 times too small."""
+    found = slopes(zo.grad(linear, feedback="one-sided", samples=32, sigma=sigma, seed=seed))
+    assert abs(found.mean() - 1) <= half_width(found, 2)
 
 
-def test_an_estimate_does_not_move_the_weights():
-    """One kept its backup as an alias of the live weights; others restore by arithmetic and drift."""
-    net = nn.Linear(4, 3)
-    before, live = copy.deepcopy(net.state_dict()), dict(net.named_parameters())
-    zo.backward(lambda: net(torch.ones(2, 4)).square().mean(), live.values(), samples=50, sigma=0.3, seed=0)
-    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+def test_the_base_value_survives_many_samples(seed):
+    """One overwrote the value at theta by the first difference: the more samples in a call, the worse."""
+    found = zo.grad(linear, feedback="one-sided", samples=4000, sigma=0.1, seed=seed)(torch.zeros_like(GRADIENT))
+    assert torch.cosine_similarity(found.flatten(), GRADIENT.flatten(), dim=0) > 0.99
 
 
-def test_layers_of_the_same_shape_get_their_own_noise():
-    """Reseeding inside the parameter loop gave same-shaped layers identical noise."""
+@pytest.mark.parametrize("probe", ["gaussian", "rademacher", "sphere", "coordinate", "low-rank", "orthogonal"])
+def test_every_law_has_unit_variance(probe, seed, half_width):
+    """One passed a variance where its sampler wanted a standard deviation; one drew noise of variance 1/12."""
+    samples = {"coordinate": 6, "orthogonal": 8}.get(probe, 32)
+    found = slopes(zo.grad(linear, probe=probe, samples=samples, sigma=0.01, seed=seed))
+    assert abs(found.mean() - 1) <= half_width(found, 6)
+
+
+def test_every_direction_counts():
+    """One kept only the last of its directions."""
+    f = torch.Tensor.sum
+    x = torch.zeros(5, dtype=torch.float64)
+    one, two = (
+        zo.grad(f, probe="rademacher", samples=1, sigma=0.1, seed=0),
+        zo.grad(f, probe="rademacher", samples=2, sigma=0.1, seed=0),
+    )
+    z = torch.stack([draw(stream.SIGN, 0, sample=k, count=5) for k in range(2)]).double()
+    assert torch.allclose(one(x), z[0] * z[0].sum())
+    assert torch.allclose(two(x), (z * z.sum(dim=1, keepdim=True)).mean(dim=0))
+
+
+def test_scores_use_the_spread_of_their_own_group(seed, generator):
+    """One centred the scores of each group, and divided by the deviation of all of them."""
+    layer, x = nn.Linear(3, 2).double(), torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    wider = torch.tensor([1.0, 100.0, 1.0, 1.0], dtype=torch.float64)
+
+    def estimate(scale):
+        losses = lambda: scale * layer(x).pow(3).sum(dim=1)  # noqa: E731
+        found = zo.estimate(losses, layer, probe="nodes", feedback="z-scores", samples=6, sigma=0.1, seed=seed)
+        return torch.cat([g.flatten() for _, g in found.gradients()])
+
+    assert torch.allclose(estimate(wider), estimate(torch.ones_like(wider)), rtol=1e-10)
+
+
+# --- the noise --------------------------------------------------------------------------------------------------------
+
+
+def test_layers_of_one_shape_have_their_own_noise():
+    """Reseeding inside the loop over parameters gave layers of the same shape identical noise."""
     net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
     zo.backward(lambda: net(torch.ones(1, 4)).sum(), net, seed=0)
     a, b = (p.grad.sign() for p in net.parameters())
@@ -51,7 +94,7 @@ def test_layers_of_the_same_shape_get_their_own_noise():
 
 @pytest.mark.parametrize("law", [stream.SIGN, stream.NORMAL])
 def test_consecutive_seeds_share_no_noise(law):
-    """Seeds made by adding offsets let one step's noise return as another parameter's noise in the next."""
+    """Seeds made by adding let the noise of one purpose return as that of another at the next seed."""
     drawn = {}
     for seed in range(8):
         for parameter in range(4):
@@ -61,7 +104,32 @@ def test_consecutive_seeds_share_no_noise(law):
                 drawn[key] = (seed, parameter, sample)
 
 
-def test_the_direction_added_is_the_direction_probed():
+def test_factors_of_low_rank_noise_share_nothing():
+    """The same, for the two factors of a low-rank direction and for plain noise of the next seeds."""
+    vectors, places = [], []
+    target = [Target(0, 0, "x", torch.zeros(6, 6))]
+    for seed in range(16):
+        z = zo.LowRank(1).draw(target, 36, seed, 0, range(1))[0].view(6, 6)  # a b^T
+        plain = zo.Gaussian().draw(target, 36, seed, 0, range(1))[0].view(6, 6)
+        vectors += [z[:, 0], z[0], *plain]
+        places += [seed] * 8
+    unit = torch.nn.functional.normalize(torch.stack(vectors), dim=1)
+    same = (unit @ unit.T).abs() > 0.9999
+    elsewhere = torch.tensor(places).unsqueeze(0) != torch.tensor(places).unsqueeze(1)
+    assert not (same & elsewhere).any()
+    assert not same[0::8, 1::8].any(), "the two factors differ"
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_low_rank_noise_is_of_low_rank(rank, seed, generator):
+    """One summed its factors entry by entry, which leaves full rank at any number of them."""
+    layer, x = nn.Linear(48, 48, bias=False), torch.randn(8, 48, generator=generator)
+    closure = lambda: layer(x).square().mean()  # noqa: E731
+    [(_, g)] = zo.estimate(closure, layer, probe=zo.LowRank(rank), samples=1, seed=seed).gradients()
+    assert torch.linalg.matrix_rank(g, rtol=1e-5) == rank
+
+
+def test_the_direction_added_is_the_one_probed():
     """Reseeding per parameter made the update's noise differ from the probe's from the second parameter on."""
     net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
     seen = []
@@ -79,17 +147,14 @@ def test_the_direction_added_is_the_direction_probed():
         assert torch.allclose(p.grad, expected, atol=1e-5)
 
 
-def test_every_direction_counts():
-    """One kept only the last of its directions."""
-    f = torch.Tensor.sum
-    x = torch.zeros(5, dtype=torch.float64)
-    one, two = (
-        zo.grad(f, probe="rademacher", samples=1, sigma=0.1, seed=0),
-        zo.grad(f, probe="rademacher", samples=2, sigma=0.1, seed=0),
-    )
-    z = torch.stack([draw(stream.SIGN, 0, sample=k, count=5) for k in range(2)]).double()
-    assert torch.allclose(one(x), z[0] * z[0].sum())
-    assert torch.allclose(two(x), (z * z.sum(dim=1, keepdim=True)).mean(dim=0))
+def test_inputs_beyond_4096_count(seed, generator):
+    """A kernel read the first 4,096 inputs of a layer and no more."""
+    layer, x = nn.Linear(5000, 3, bias=False), torch.randn(2, 5000, generator=generator)
+    seen = []
+    zo.backward(lambda: seen.append(layer(x)) or seen[-1].sum(), layer, probe="rademacher", sigma=0.5, seed=seed)
+    z = draw(stream.SIGN, seed, count=15_000).view(3, 5000)
+    for sign, found in zip((1, -1), seen, strict=True):
+        assert torch.allclose(found, x @ (layer.weight + sign * 0.5 * z).T, rtol=1e-4, atol=1e-3)
 
 
 def test_seed_zero_is_a_seed():
@@ -98,6 +163,17 @@ def test_seed_zero_is_a_seed():
     assert torch.equal(g(torch.ones(4)), g(torch.ones(4)))
     fresh = zo.grad(torch.Tensor.sum, samples=3)
     assert not torch.equal(fresh(torch.ones(4)), fresh(torch.ones(4)))
+
+
+# --- what is left behind ----------------------------------------------------------------------------------------------
+
+
+def test_an_estimate_does_not_move_the_weights():
+    """One kept its backup as an alias of the live weights; others restore by arithmetic and drift."""
+    net = nn.Linear(4, 3)
+    before, live = copy.deepcopy(net.state_dict()), dict(net.named_parameters())
+    zo.backward(lambda: net(torch.ones(2, 4)).square().mean(), live.values(), samples=50, sigma=0.3, seed=0)
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 
 def test_training_mode_is_left_as_it_is():
