@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from zolib.backpropagation import Backpropagation
 from zolib.directions import Directions
 from zolib.evaluation import as_double
+from zolib.experiment import OnParameters
+from zolib.nodes import Activities
 from zolib.noise.seeds import as_seed
 from zolib.probes import PROBES, Probe, named
 from zolib.subject import Subject, quiet_torch
@@ -20,6 +22,10 @@ from zolib.subject import Subject, quiet_torch
 _DIRECTIONS = 4
 _LADDER = [10.0 ** (e / 2) for e in range(-14, 1)]  # probe sizes tried, 1e-7 to 1
 _FINE, _ORDER = 12, 6  # intervals and order of the difference table that measures the noise
+_UNCHECKED = {
+    Activities: "draws noise anew for each pass; check probe=zo.Nodes(), which shakes the same place by the same law",
+    Backpropagation: "shakes nothing; check the probe on weights or on nodes that you compare it with",
+}
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,13 @@ class Report:
     """What :func:`check` found.  Print it, or read its fields.
 
     Attributes:
-        consumed: Names of the trainable parameters that an evaluation asked for.
-        unused: Names of those that it did not.
-        dimension: How many numbers are probed.
+        consumed: Names of the trainable parameters that an evaluation asked for; with noise on nodes, those that it
+            reaches.
+        unused: Names of the others.
+        dimension: How many numbers are shaken: weights, or units (of one example, where each has its own loss).
         deterministic: Whether the closure gave the same loss each time from the same state.
         dtype: Of the loss.
-        loss: Its value.
+        loss: Its value, the mean over examples.
         noise: Standard deviation s of one evaluation about a smooth function, from rounding and sampling.
         slope: Root mean square slope along a direction.
         curvature: The cubic term B of the bias B sigma^2 of a two-point slope, root mean square over directions;
@@ -55,7 +62,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"parameters   {len(self.consumed)} consumed, {self.dimension} numbers",
+            f"parameters   {len(self.consumed)} consumed, {self.dimension} numbers shaken",
             f"loss         {self.loss:.4g} ({str(self.dtype).removeprefix('torch.')})",
             f"repeatable   {'yes' if self.deterministic else 'no: the same state gave two losses'}",
             f"noise        {self.noise:.1e} per evaluation",
@@ -88,13 +95,14 @@ def check(
         sigma* = (s^2 / 4 B^2)^(1/6).
 
     Args:
-        closure, model, probe, seed: As for :func:`zolib.backward`.
+        closure, model, probe, seed: As for :func:`zolib.backward`.  One loss per example is averaged.
 
     Returns:
         A :class:`Report`.  Parameters that are not consumed are reported, not refused.
 
     Raises:
-        ValueError, TypeError, LossError, ParameterError: As :func:`zolib.backward`.
+        ValueError, TypeError, LossError, ParameterError: As :func:`zolib.backward`; and TypeError for a probe that
+            cannot go back and forth along one direction.
 
     >>> import torch, zolib as zo
     >>> model = torch.nn.Linear(3, 1)
@@ -103,39 +111,42 @@ def check(
     (['weight', 'bias'], True)
     """
     chosen = named("probe", probe, PROBES, Probe)
-    subject = Subject(closure, model, type(chosen).__name__)
+    name = type(chosen).__name__
+    if type(chosen) in _UNCHECKED:
+        raise TypeError(f"probe={name}() cannot be checked: it {_UNCHECKED[type(chosen)]}")
+    subject, key = Subject(closure, model, name), as_seed(seed)
     samples = min(_DIRECTIONS, sum(t.value.numel() for t in subject.targets))
-    directions = Directions(chosen, subject.targets, as_seed(seed), 0, samples)
-    state = subject.state()
-    losses: list[Tensor] = []
+    experiment = chosen.experiment(subject, key, 0, samples, "skip")
+    if experiment is None:
+        experiment = OnParameters(subject, Directions(chosen, subject.targets, key, 0, samples), "skip")
+    state = experiment.state()
+
+    def at(k: int | None, scale: float) -> Tensor:
+        """The loss at theta + scale z(k), or at theta: (), or (B,)."""
+        state.restore()
+        return experiment.evaluate(k, scale)
 
     def along(k: int, scales: Iterable[float]) -> Tensor:
         """Losses at theta + scale z(k), (len(scales),) float64."""
-        losses.clear()
-        for scale in scales:
-            state.restore()
-            losses.append(subject.evaluate(partial(directions.perturbed, k, scale=scale), "skip"))
-        return as_double(losses)
+        return _means([at(k, scale) for scale in scales])
 
     try:
         with quiet_torch():
-            state.restore()
-            first = subject.evaluate(None, "skip")
-            repeats = []
-            for _ in range(2):
-                state.restore()
-                repeats.append(subject.evaluate(None, "skip"))
-            repeatable = len(set(as_double([first, *repeats]).tolist())) == 1
+            plain = [at(None, 0.0) for _ in range(3)]
             table = torch.stack([along(k, [s * sign for s in _LADDER for sign in (1, -1)]) for k in range(samples)])
             slopes = (table[:, 0::2] - table[:, 1::2]) / 2 / torch.tensor(_LADDER, dtype=torch.float64, device="cpu")
-            fine = _spacing([t.value for t in subject.targets])
+            state.restore()
+            shaken = experiment.shaken()
+            fine = _spacing(shaken)
             noise = _difference_noise(
                 torch.stack([along(k, [i * fine for i in range(_FINE + 1)]) for k in range(samples)])
             )
     finally:
         state.restore()
-    noise = max(noise, torch.finfo(first.dtype).eps * abs(first.item()) / math.sqrt(12))
-    rounding = torch.finfo(first.dtype).eps * table.abs().amax(dim=0)[0::2]  # larger losses round more
+    values, examples = _means(plain), plain[0].numel()
+    place = torch.finfo(plain[0].dtype).eps / math.sqrt(examples)  # examples round independently
+    noise = max(noise, place * abs(values[0].item()) / math.sqrt(12))
+    rounding = place * table.abs().amax(dim=0)[0::2]  # larger losses round more
     curvature, sigma = _best_sigma(slopes, noise, rounding.clamp(min=noise), fine)
     near = min(range(len(_LADDER)), key=lambda i: abs(math.log(_LADDER[i] / sigma)))
     slope = slopes[:, near].square().mean().sqrt().item()
@@ -143,10 +154,10 @@ def check(
     return Report(
         consumed=[n for j, n in enumerate(names) if j in subject.consumed],
         unused=[n for j, n in enumerate(names) if j not in subject.consumed],
-        dimension=directions.d,
-        deterministic=repeatable,
-        dtype=first.dtype,
-        loss=first.item(),
+        dimension=sum(t.numel() for t in shaken) // examples,
+        deterministic=len(set(values.tolist())) == 1,
+        dtype=plain[0].dtype,
+        loss=values[0].item(),
         noise=noise,
         slope=slope,
         curvature=curvature,
@@ -155,10 +166,15 @@ def check(
     )
 
 
-def _spacing(parameters: list[Tensor]) -> float:
-    """A few units in the last place of a typical weight: far enough for rounding errors to differ."""
-    widths = [torch.finfo(p.dtype).eps * p.double().square().mean().sqrt().item() for p in parameters if p.numel()]
-    return 8 * (max(widths) or torch.finfo(parameters[0].dtype).eps)
+def _means(losses: list[Tensor]) -> Tensor:
+    """Each loss, or its mean over examples: (len(losses),) float64."""
+    return as_double(losses).view(len(losses), -1).mean(dim=1)
+
+
+def _spacing(shaken: list[Tensor]) -> float:
+    """A few units in the last place of a typical weight or unit: far enough for rounding errors to differ."""
+    widths = [torch.finfo(t.dtype).eps * t.double().square().mean().sqrt().item() for t in shaken if t.numel()]
+    return 8 * (max(widths) or torch.finfo(shaken[0].dtype).eps)
 
 
 def _difference_noise(values: Tensor) -> float:

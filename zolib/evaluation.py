@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import random
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,6 +35,23 @@ class State:
         self._torch_cuda = [torch.cuda.get_rng_state(i) for i in self._cuda]
         self._numpy = np.random.get_state()
         self._python = random.getstate()
+
+    def drawn(self) -> int:
+        """A checksum of where the generators stood, if an evaluation has drawn from them; otherwise 0."""
+        now = State([], [torch.device("cuda", i) for i in self._cuda])
+        return zlib.crc32(self._generators()) if now._generators() != self._generators() else 0
+
+    def _generators(self) -> bytes:
+        states = [self._torch, *self._torch_cuda]
+        return b"".join(s.numpy().tobytes() for s in states) + repr((self._numpy, self._python)).encode()
+
+    def buffers(self) -> list[Tensor]:
+        """The buffers, as they are now."""
+        return [module._buffers[name] for module, name, *_ in self._buffers]  # type: ignore[misc]
+
+    def changed(self) -> list[int]:
+        """Positions of the buffers that are not as they were."""
+        return [i for i, (now, (*_, was)) in enumerate(zip(self.buffers(), self._buffers)) if not torch.equal(now, was)]
 
     def restore(self) -> None:
         torch.set_rng_state(self._torch)
@@ -80,7 +98,7 @@ def as_double(losses: list[Tensor]) -> Tensor:
     shapes = list(dict.fromkeys(tuple(loss.shape) for loss in losses))
     if len(shapes) > 1:
         raise LossError(
-            f"closure() returned losses of shape {shapes[0]} and then of shape {shapes[1]} in one step, which cannot be "
+            f"closure() returned losses of shape {shapes[0]} and then of shape {shapes[1]} in one step, and cannot be "
             "compared. Draw the batch outside the closure, so that all evaluations see the same one"
         )
     return torch.stack([loss.to(losses[0].dtype) for loss in losses]).cpu().double()

@@ -34,22 +34,28 @@ class Experiment(Protocol):
     def slope(self, k: int) -> tuple[Tensor, Tensor]:
         """The loss at the unshaken place, and its exact slope along sample k: (), or (B,) each."""
 
+    def shaken(self) -> list[Tensor]:
+        """What is shaken, as it is without noise."""
+
     def estimate(self, slopes: Tensor) -> Estimate:
         """The mean over samples and examples of what the slopes, (K,) or (K, B), say."""
 
 
 class OnParameters:
-    """Parameters of a module are shaken where they are consumed."""
+    """Parameters of a module are shaken where they are consumed.
 
-    def __init__(self, subject: Subject, directions: Directions, unused: str):
+    sizes: for each target, how hard it is shaken relative to sigma; None: all alike.
+    """
+
+    def __init__(self, subject: Subject, directions: Directions, unused: str, sizes: Sequence[float] | None = None):
         self.subject, self.directions, self.unused = subject, directions, unused
-        self.samples = directions.samples
+        self.samples, self._sizes = directions.samples, sizes or [1.0] * len(directions.targets)
 
     def state(self) -> State:
         return self.subject.state()
 
     def evaluate(self, k: int | None, scale: float) -> Tensor:
-        value = None if k is None else lambda j: self.directions.perturbed(k, j, scale)
+        value = None if k is None else lambda j: self.directions.perturbed(k, j, scale * self._sizes[j])
         return self.subject.evaluate(value, self.unused)
 
     def evaluate_together(self, points: Sequence[tuple[int, float]]) -> Tensor:
@@ -60,6 +66,9 @@ class OnParameters:
 
     def slope(self, k: int) -> tuple[Tensor, Tensor]:
         return slope_of_module(self.subject, self.directions, k, self.unused)
+
+    def shaken(self) -> list[Tensor]:
+        return [t.value for t in self.subject.targets]
 
     def estimate(self, slopes: Tensor) -> Replay:
         idle = set(range(len(self.subject.targets))) - self.subject.consumed
@@ -94,6 +103,9 @@ class OnInputs:
 
     def slope(self, k: int) -> tuple[Tensor, Tensor]:
         return slope_of_function(self.f, self.directions, k)
+
+    def shaken(self) -> list[Tensor]:
+        return [t.value for t in self.directions.targets]
 
     def estimate(self, slopes: Tensor) -> Replay:
         return Replay.mean(self.directions, slopes)

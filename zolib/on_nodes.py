@@ -95,6 +95,17 @@ class OnNodes:
         loss, slope = forward_mode(run, "closure()")
         return _checked(loss, type(self.probe).__name__), slope
 
+    def shaken(self) -> list[Tensor]:
+        """The pre-activations of one evaluation."""
+        seen: list[Tensor] = []
+
+        def look(site: Site, a: Tensor) -> Tensor:
+            seen.append(a.clone())  # what follows may write into it
+            return a
+
+        self._run(look)
+        return seen
+
     def estimate(self, slopes: Tensor) -> Dense:
         """slopes: (K,), or (K, B).  Can be asked for once: the inputs are let go of."""
         targets = self.subject.targets
@@ -175,7 +186,7 @@ class OnNodes:
             names = [", ".join(repr(targets[j].name) for j in sorted(js)) for js in behind]
             sites[:] = [_with_axis(site, len(loss), name) for site, name in zip(sites, names, strict=True)]
         self._left_out |= mode.unreached
-        self.subject.consumed |= mode.reached
+        self.subject.consumed |= mode.reached - mode.unreached
         return sites, loss
 
     def _refuse_missing(self, mode: PreActivations) -> None:
