@@ -130,7 +130,7 @@ class Catalogue:
 
     def __getitem__(self, name: str) -> Method:
         if name not in self.rows:
-            near = difflib.get_close_matches(name, self.rows, n=1, cutoff=0.4)
+            near = difflib.get_close_matches(str(name).lower(), self.rows, n=1, cutoff=0.4)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise KeyError(f"no method {name!r} in the catalogue.{hint} Known: {', '.join(self.rows)}")
         return self.rows[name]

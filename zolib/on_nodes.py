@@ -67,9 +67,11 @@ class OnNodes:
         self._leaves = [t.value.detach().requires_grad_() for t in subject.targets]
         self._noise: dict[tuple[int, int], tuple[range, Tensor]] = {}
         self._left_out: frozenset[int] = frozenset()
+        self._before: State | None = None
 
     def state(self) -> State:
-        return self.subject.state()
+        self._before = self.subject.state()
+        return self._before
 
     def evaluate(self, k: int | None, scale: float) -> Tensor:
         sites, loss = self._run(lambda site, a: a if k is None else self._shaken(site, a, k, scale))
@@ -108,6 +110,14 @@ class OnNodes:
 
     def estimate(self, slopes: Tensor) -> Dense:
         """slopes: (K,), or (K, B).  Can be asked for once: the inputs are let go of."""
+        try:
+            return self._estimate(slopes)
+        except BaseException:
+            if self._before:
+                self._before.restore()
+            raise
+
+    def _estimate(self, slopes: Tensor) -> Dense:
         targets = self.subject.targets
         wanted = [j for j in range(len(targets)) if j not in self._left_out]
         sums: dict[int, Tensor] = {}
@@ -115,12 +125,20 @@ class OnNodes:
         for k, slope in enumerate(slopes):
             sites = self.sites.pop(k)
             credits = self.credits(k, sites, slope / (len(slopes) * examples))
-            found = torch.autograd.grad(
-                [s.edge for s in sites],
-                [self._leaves[j] for j in wanted],
-                [credit.to(s.dtype) for s, credit in zip(sites, credits, strict=True)],
-                allow_unused=True,
-            )
+            try:
+                found = torch.autograd.grad(
+                    [s.edge for s in sites],
+                    [self._leaves[j] for j in wanted],
+                    [credit.to(s.dtype) for s, credit in zip(sites, credits, strict=True)],
+                    allow_unused=True,
+                )
+            except RuntimeError as error:
+                if "inplace operation" not in str(error):
+                    raise
+                raise RuntimeError(
+                    "the closure writes in place into what a linear map has read, and node noise needs that input "
+                    "once more, as loss.backward() would. Write x = x + layer(x) in place of x += layer(x)"
+                ) from error
             for j, g in zip(wanted, found, strict=True):
                 if g is not None:
                     g = g.to(torch.promote_types(g.dtype, torch.float32))
