@@ -11,7 +11,8 @@ import zolib
 class CatalogueTable(SphinxDirective):
     def run(self):
         module = sys.modules["zolib.catalogue"]
-        self.env.note_dependency(module.__file__)
+        for name in ("catalogue", "methods"):
+            self.env.note_dependency(sys.modules[f"zolib.{name}"].__file__)
         table = nodes.table(classes=["catalogue"])
         group = nodes.tgroup(cols=len(module.COLUMNS))
         group += [nodes.colspec(colwidth=1) for _ in module.COLUMNS]
