@@ -9,6 +9,7 @@ from pathlib import Path
 from . import (
     alt_text,
     cache_key,
+    correctness_page,
     docstrings,
     formulas,
     ledger,
@@ -23,6 +24,7 @@ from . import (
 PARTS = (
     alt_text,
     cache_key,
+    correctness_page,
     docstrings,
     formulas,
     ledger,
