@@ -1,5 +1,7 @@
 """Learning rules that live in time: a local factor, times a global one, with a memory between them."""
 
+from zolib.rules.nrl import NRL
 from zolib.rules.oua import OUA
+from zolib.rules.three_factor import Cubed, Fluctuation, ThreeFactor
 
-__all__ = ["OUA"]
+__all__ = ["NRL", "OUA", "Cubed", "Fluctuation", "ThreeFactor"]
