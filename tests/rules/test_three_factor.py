@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import zolib as zo
 from zolib.rules import NRL, Cubed, Fluctuation, ThreeFactor

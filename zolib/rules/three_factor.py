@@ -27,8 +27,8 @@ class ThreeFactor:
 
     with z the noise on the pre-activations, in units of sigma, x the input, and g handed to the optimizer as
     ``.grad``.  Since :math:`\mathbb E[(R - \bar R)\,z\,x^\top]/\sigma` tends to the gradient of R, the scale is
-    ``"gradient"`` with a trace of 1 (:math:`\gamma = 1`).  It is REINFORCE for units with Gaussian noise (Williams 1992),
-    and node perturbation whose clean pass is replaced by an expectation (Legenstein, Chase, Schwartz and Maass 2010).
+    ``"gradient"`` with a trace of 1 (:math:`\gamma = 1`).  It is REINFORCE for units with Gaussian noise (Williams
+    1992), and node perturbation whose clean pass is replaced by an expectation (Legenstein et al. 2010).
 
     Args:
         model: The module; its linear maps are found as by :class:`zolib.Nodes`.
