@@ -7,3 +7,7 @@ class LossError(ValueError):
 
 class ParameterError(ValueError):
     """The parameters cannot be probed: none, frozen, not real numbers, scripted or sharded, or never consumed."""
+
+
+class JournalError(ValueError):
+    """A journal cannot be used: of another run, damaged, or in use.  The weights and the file are as they were."""

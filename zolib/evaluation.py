@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import pickle
 import random
 import zlib
 from collections.abc import Iterable
@@ -43,7 +44,7 @@ class State:
 
     def _generators(self) -> bytes:
         states = [self._torch, *self._torch_cuda]
-        return b"".join(s.numpy().tobytes() for s in states) + repr((self._numpy, self._python)).encode()
+        return b"".join(s.numpy().tobytes() for s in states) + pickle.dumps((self._numpy, self._python))
 
     def buffers(self) -> list[Tensor]:
         """The buffers, as they are now."""
@@ -51,7 +52,7 @@ class State:
 
     def changed(self) -> list[int]:
         """Positions of the buffers that are not as they were."""
-        return [i for i, (now, (*_, was)) in enumerate(zip(self.buffers(), self._buffers)) if not torch.equal(now, was)]
+        return [i for i, now in enumerate(self.buffers()) if not torch.equal(now, self._buffers[i][-1])]
 
     def restore(self) -> None:
         torch.set_rng_state(self._torch)

@@ -5,7 +5,6 @@ direction times the slope (update).  Here is its middle: all evaluations of one 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,17 +18,23 @@ from zolib.feedback import Feedback
 Point = tuple[int | None, float]
 
 
-class Team(Protocol):
-    """Those who share the evaluations of a step (:mod:`zolib.parallel`)."""
-
-    def losses(self, points: Sequence[Point], evaluate: Callable[[Sequence[Point]], Tensor], state: State) -> Tensor:
-        """The losses at all points, (len(points),), from each member's evaluations of its share."""
+#: Makes the evaluations together with others (:mod:`zolib.parallel`): (points, how to evaluate some of them, what to
+#: set back) to the losses at all points, (len(points),).
+Share = Callable[[Sequence[Point], Callable[[Sequence[Point]], Tensor], State], Tensor]
 
 
 def slopes(
-    experiment: Experiment, feedback: Feedback, sigma: float, chunk: int = 1, team: Team | None = None
+    experiment: Experiment,
+    feedback: Feedback,
+    sigma: float,
+    chunk: int = 1,
+    share: Share | None = None,
+    state: State | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """All evaluations of one step.  Returns the slopes (K, ...) and the loss to report, ()."""
+    """All evaluations of one step.  Returns the slopes (K, ...) and the loss to report, ().
+
+    state: of the experiment, if the caller has it already.
+    """
     if feedback.exact:
         return _exact_slopes(experiment)
     points: list[Point] = [(k, sign * sigma) for k in range(experiment.samples) for sign in feedback.signs]
@@ -40,7 +45,7 @@ def slopes(
         )
     if feedback.clean:  # last, so that buffers end as after a plain evaluation
         points.append((None, 0.0))
-    state = experiment.state()
+    state = experiment.state() if state is None else state
     kind = torch.empty(0)  # dtype and device of the losses
 
     def evaluate(some: Sequence[Point]) -> Tensor:
@@ -59,7 +64,7 @@ def slopes(
         return as_double(losses)
 
     try:
-        values = evaluate(points) if team is None else team.losses(points, evaluate, state)
+        values = evaluate(points) if share is None else share(points, evaluate, state)
         _refuse_nonfinite(values, points)
     except BaseException:
         state.restore()
