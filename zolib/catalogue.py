@@ -37,7 +37,7 @@ class Method:
         order: Order of the derivatives it is given: 0, values only.
         samples: Directions per step when none are named; None means one for each parameter.
         sigma: Probe size when none is named.
-        memory: What it keeps besides the weights, in words.
+        memory: What it keeps besides the weights and one gradient, in words.
         local: What else learns, without the loss: a function of the model that makes a function called at each step.
     """
 
@@ -50,7 +50,7 @@ class Method:
     order: int = 0
     samples: int | None = 1
     sigma: float = 1e-3
-    memory: str = "one gradient"
+    memory: str = "nothing"
     local: Callable[[nn.Module], Callable[[], Any]] | None = None
 
     @property
@@ -113,7 +113,7 @@ class Run:
         return loss
 
 
-COLUMNS = ("name", "method", "order", "noise on", "law", "feedback", "update", "evaluations", "scale", "memory")
+COLUMNS = ("name", "method", "order", "probe", "feedback", "update", "evaluations", "scale", "memory")
 
 
 @dataclass
@@ -167,10 +167,12 @@ class Table:
 
 def _in_words(method: Method) -> tuple[str, ...]:
     feedback = method.feedback()
-    law, signal = getattr(method.probe, "law", _name_of(method.probe, PROBES)), _name_of(feedback, FEEDBACKS)
+    probe, signal = getattr(method.probe, "law", _name_of(method.probe, PROBES)), _name_of(feedback, FEEDBACKS)
+    if method.probe.where != "nothing":
+        probe += f" on {method.probe.where}"
     update = method.update.__name__ + (f", {method.local.__name__}" if method.local else "")
-    cells = (method.name, f"{method.title}; {method.reference}", str(method.order), method.probe.where, law, signal)
-    return (*cells, update, _evaluations(method, feedback), method.scale, method.memory)
+    cells = (method.name, f"{method.title}; {method.reference}", str(method.order), probe, signal, update)
+    return (*cells, _evaluations(method, feedback), method.scale, method.memory)
 
 
 def _evaluations(method: Method, feedback: Feedback) -> str:

@@ -43,8 +43,8 @@ def decorrelation(model: nn.Module) -> Callable[[], Any]:
     return update
 
 
-_INPUTS = "one gradient; the linear maps' inputs, for each sample"
-_PASSES = "one gradient; the linear maps' inputs and outputs, for each pass"
+_INPUTS = "inputs of the linear maps, for each sample"
+_PASSES = "inputs of the linear maps, for each sample, and their outputs, for each pass"
 
 for _row in (
     # --- noise on weights, values only --------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ for _row in (
         "Cauwenberghs 1993; with a baseline: Williams 1992, Roberts and Tedrake 2008",
         samples=4,
         sigma=1e-2,
-        memory="one gradient, one number",
+        memory="one number",
     ),
     Method(
         "nes",
@@ -90,7 +90,7 @@ for _row in (
         "Salimans et al. 2017",
         samples=16,
         sigma=2e-2,
-        memory="one gradient, two moments",
+        memory="two moments",
     ),
     Method(
         "es-z-scores",
@@ -119,7 +119,7 @@ for _row in (
         TwoPoint,
         SGD,
         "Malladi et al. 2023",
-        memory="one gradient here; as published, a seed and a coefficient",
+        memory="nothing; as published, not even the gradient but a seed",
     ),
     Method("zo-signsgd", "zeroth-order signSGD", Sphere(), OneSided, SignSGD, "Liu et al. 2019", samples=4),
     Method(
@@ -130,7 +130,7 @@ for _row in (
         Adam,
         "Malladi et al. 2023 (MeZO-Adam); compare ZO-AdaMM, Chen et al. 2019",
         samples=4,
-        memory="one gradient, two moments",
+        memory="two moments",
     ),
     Method(
         "orthogonal-directions",
@@ -140,7 +140,7 @@ for _row in (
         SGD,
         "Choromanski et al. 2018",
         samples=8,
-        memory="one gradient, eight directions",
+        memory="eight directions",
     ),
     # --- noise on nodes -----------------------------------------------------------------------------------------------
     Method(
@@ -159,7 +159,7 @@ for _row in (
         OneSided,
         SGD,
         "Dalm, van Gerven and Ahmad 2023",
-        memory=f"{_INPUTS}; one square matrix and one input for each layer",
+        memory=f"{_INPUTS}; one matrix and one input for each layer",
         local=decorrelation,
     ),
     Method(
@@ -208,7 +208,7 @@ for _row in (
         SGD,
         "Baydin et al. 2022",
         order=1,
-        memory="one gradient; a tangent for each value",
+        memory="a tangent beside each value",
     ),
     Method(
         "activity-forward-gradient",
@@ -218,7 +218,7 @@ for _row in (
         SGD,
         "Ren et al. 2023",
         order=1,
-        memory=f"{_INPUTS}; a tangent for each value",
+        memory=f"{_INPUTS}; a tangent beside each value",
     ),
     Method(
         "backpropagation",
@@ -228,7 +228,7 @@ for _row in (
         SGD,
         "Linnainmaa 1970; Rumelhart, Hinton and Williams 1986",
         order=1,
-        memory="one gradient; the activations of the whole pass",
+        memory="the activations of the whole pass",
     ),
 ):
     catalogue.add(_row)

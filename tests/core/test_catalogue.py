@@ -248,8 +248,10 @@ def test_the_table_says_it_in_words():
     assert evaluations["forward-gradient"] == "K, forward mode"
     assert evaluations["backpropagation"] == "1, reverse mode"
     assert cells["openai-es"]["scale"] == "direction" and cells["mezo"]["scale"] == "gradient"
-    assert cells["anp-dalm"]["scale"] == "direction" and cells["anp-dalm"]["noise on"] == "activities"
-    assert cells["node-perturbation"]["noise on"] == "nodes" and "inputs" in cells["node-perturbation"]["memory"]
+    assert cells["anp-dalm"]["scale"] == "direction" and cells["anp-dalm"]["probe"] == "gaussian on activities"
+    assert cells["spsa"]["probe"] == "rademacher on weights" and cells["spsa"]["memory"] == "nothing"
+    assert cells["node-perturbation"]["memory"] == "inputs of the linear maps, for each sample"
+    assert cells["backpropagation"]["probe"] == "every coordinate"
     assert cells["decorrelated-node-perturbation"]["update"] == "SGD, decorrelation"
     assert {name for name, row in cells.items() if row["order"] == "1"} == set(
         named("forward-gradient", "backpropagation")

@@ -1,4 +1,8 @@
-"""The directive ``catalogue-table``: the learning rules of ``zolib.catalogue``, one row each."""
+"""The directive ``catalogue-table``: the learning rules of ``zolib.catalogue``, one row each.
+
+On the page the key of a rule, its name in the literature and its reference share a column, so that a table of
+eight fits beside the contents.
+"""
 
 import sys
 
@@ -7,6 +11,8 @@ from sphinx.util.docutils import SphinxDirective
 
 import zolib
 
+WIDTHS = (25, 6, 12, 12, 12, 11, 9, 13)  # in per cent
+
 
 class CatalogueTable(SphinxDirective):
     def run(self):
@@ -14,19 +20,20 @@ class CatalogueTable(SphinxDirective):
         for name in ("catalogue", "methods"):
             self.env.note_dependency(sys.modules[f"zolib.{name}"].__file__)
         table = nodes.table(classes=["catalogue"])
-        group = nodes.tgroup(cols=len(module.COLUMNS))
-        group += [nodes.colspec(colwidth=1) for _ in module.COLUMNS]
-        group += nodes.thead("", self.row(module.COLUMNS))
+        group = nodes.tgroup(cols=len(WIDTHS))
+        group += [nodes.colspec(colwidth=width) for width in WIDTHS]
+        group += nodes.thead("", self.row(nodes.paragraph(text="rule"), *module.COLUMNS[2:]))
         body = nodes.tbody()
-        body += [self.row(cells) for cells in zolib.catalogue.table().rows]
+        for key, title, *cells in zolib.catalogue.table().rows:
+            body += self.row(nodes.paragraph("", f"{title}. ", nodes.literal(text=key)), *cells)
         group += body
         table += group
         return [table]
 
     @staticmethod
-    def row(cells):
+    def row(first, *others):
         row = nodes.row()
-        row += [nodes.entry("", nodes.paragraph(text=cell)) for cell in cells]
+        row += [nodes.entry("", first), *(nodes.entry("", nodes.paragraph(text=cell)) for cell in others)]
         return row
 
 
