@@ -1,7 +1,8 @@
 """Learning rules that live in time: a local factor, times a global one, with a memory between them."""
 
+from zolib.rules.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from zolib.rules.nrl import NRL
 from zolib.rules.oua import OUA
 from zolib.rules.three_factor import Cubed, Fluctuation, ThreeFactor
 
-__all__ = ["NRL", "OUA", "Cubed", "Fluctuation", "ThreeFactor"]
+__all__ = ["NRL", "OUA", "Cubed", "DirectFeedbackAlignment", "FeedbackAlignment", "Fluctuation", "ThreeFactor"]
