@@ -24,7 +24,7 @@ from zolib.updates import SignSGD
 __all__ = ["catalogue"]
 
 
-def decorrelation(model: nn.Module) -> Callable[[], Any]:
+def decorrelate(model: nn.Module) -> Callable[[], Any]:
     """The model's :class:`~zolib.Decorrelation` layers learn from what they handed on last.
 
     Raises ValueError if there is none.
@@ -43,8 +43,8 @@ def decorrelation(model: nn.Module) -> Callable[[], Any]:
     return update
 
 
-_INPUTS = "inputs of the linear maps, for each sample"
-_PASSES = "inputs of the linear maps, for each sample, and their outputs, for each pass"
+_INPUTS = "layer inputs per sample"
+_PASSES = "layer inputs per sample, outputs per pass"
 
 for _row in (
     # --- noise on weights, values only --------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ for _row in (
         TwoPoint,
         SGD,
         "Malladi et al. 2023",
-        memory="nothing; as published, not even the gradient but a seed",
+        memory="nothing (published: a seed, no gradient)",
     ),
     Method("zo-signsgd", "zeroth-order signSGD", Sphere(), OneSided, SignSGD, "Liu et al. 2019", samples=4),
     Method(
@@ -159,8 +159,8 @@ for _row in (
         OneSided,
         SGD,
         "Dalm, van Gerven and Ahmad 2023",
-        memory=f"{_INPUTS}; one matrix and one input for each layer",
-        local=decorrelation,
+        memory=f"{_INPUTS}; a matrix and an input per layer",
+        local=decorrelate,
     ),
     Method(
         "reinforce",
@@ -228,7 +228,7 @@ for _row in (
         SGD,
         "Linnainmaa 1970; Rumelhart, Hinton and Williams 1986",
         order=1,
-        memory="the activations of the whole pass",
+        memory="all activations",
     ),
 ):
     catalogue.add(_row)

@@ -250,9 +250,9 @@ def test_the_table_says_it_in_words():
     assert cells["openai-es"]["scale"] == "direction" and cells["mezo"]["scale"] == "gradient"
     assert cells["anp-dalm"]["scale"] == "direction" and cells["anp-dalm"]["probe"] == "gaussian on activities"
     assert cells["spsa"]["probe"] == "rademacher on weights" and cells["spsa"]["memory"] == "nothing"
-    assert cells["node-perturbation"]["memory"] == "inputs of the linear maps, for each sample"
+    assert cells["node-perturbation"]["memory"] == "layer inputs per sample"
     assert cells["backpropagation"]["probe"] == "every coordinate"
-    assert cells["decorrelated-node-perturbation"]["update"] == "SGD, decorrelation"
+    assert cells["decorrelated-node-perturbation"]["update"] == "SGD, decorrelate"
     assert {name for name, row in cells.items() if row["order"] == "1"} == set(
         named("forward-gradient", "backpropagation")
     )

@@ -11,7 +11,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import zolib
 
-WIDTHS = (25, 6, 12, 12, 12, 11, 9, 13)  # in per cent
+WIDTHS = (25, 7, 12, 11, 11, 13, 10, 11)  # in per cent
 
 
 class CatalogueTable(SphinxDirective):
@@ -19,7 +19,7 @@ class CatalogueTable(SphinxDirective):
         module = sys.modules["zolib.catalogue"]
         for name in ("catalogue", "methods"):
             self.env.note_dependency(sys.modules[f"zolib.{name}"].__file__)
-        table = nodes.table(classes=["catalogue"])
+        table = nodes.table(classes=["catalogue", "colwidths-given"])
         group = nodes.tgroup(cols=len(WIDTHS))
         group += [nodes.colspec(colwidth=width) for width in WIDTHS]
         group += nodes.thead("", self.row(nodes.paragraph(text="rule"), *module.COLUMNS[2:]))
