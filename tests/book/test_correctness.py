@@ -127,7 +127,7 @@ def test_the_page_shows_the_rows_and_a_row_that_fails_is_a_warning(tmp_path, mon
     assert page.count("holds") == 2 and "all agree" in page and "1 ± 0" in page
     wrong = [right[0], dataclasses.replace(right[1], slope=1.01)]
     page, warnings = build(tmp_path, wrong, monkeypatch)
-    assert "correctness: No chance left, d directions at right angles" in warnings
+    assert "correctness: No chance left, orthogonal, two-point, K = d" in warnings
     assert "the slope is 1.0000 ± 0.0000, predicted 1.0100" in warnings
     assert page.count("holds") == 1 and "1 of them did not agree" in page
 

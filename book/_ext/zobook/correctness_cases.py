@@ -1,7 +1,8 @@
 """The cases of the suite of correctness: problems with a known gradient, and a prediction for each estimator.
 
 On weights: the bowl f(x) = g.x + h/2 |x|^2 at x = 0, with gradient g.  On nodes: the same bowl of the outputs of a
-linear layer, which all are 0.  rho = (sigma h)^2 / (4 |g|^2) says how much of the bowl a one-sided difference sees.
+linear layer, which all are 0.  rho = (sigma h)^2 / (4 |g|^2) says how much of the bowl a one-sided difference sees, and
+S is E|z|^6.
 """
 
 import math
@@ -99,37 +100,34 @@ def weights(
 
 
 def differences() -> Iterator[Case]:
-    """Differences and exact slopes with each law: E|g_hat|^2/|g|^2 = a/K, and (a + rho E|z|^6)/K one-sided."""
+    """Differences and exact slopes with each law: E|g_hat|^2/|g|^2 = a/K, and (a + rho S)/K one-sided."""
     k, flat, square = SAMPLES, (3, 4), (8, 8)
     d, (m, n) = math.prod(flat), square
-    low, high = (m + 2) * (n + 2) + k - 1, m * (m + 2) * (m + 4) * n * (n + 2) * (n + 4)
-    tex_low, tex_high = "(m+2)(n+2)+K-1", r"m(m+2)(m+4)\,n(n+2)(n+4)"
-    for group, probe, shape, bend, a, tex, sixth, tex6 in (
-        ("Gaussian", zo.Gaussian(), flat, BEND, d + k + 1, "d+K+1", d * (d + 2) * (d + 4), "d(d+2)(d+4)"),
-        ("Rademacher, fair signs", zo.Rademacher(), flat, BEND, d + k - 1, "d+K-1", d**3, "d^3"),
-        ("Sphere", zo.Sphere(), flat, BEND, d + k - 1, "d+K-1", d**3, "d^3"),
-        ("Orthogonal, K at right angles", zo.Orthogonal(k), flat, BEND, d, "d", d**3, "d^3"),
-        ("Low rank, rank 1", zo.LowRank(1), square, BEND / 4, low, tex_low, high, tex_high),
+    low, sixth = (m + 2) * (n + 2) + k - 1, m * (m + 2) * (m + 4) * n * (n + 2) * (n + 4)
+    for group, probe, shape, bend, a, tex, s in (
+        ("Gaussian", zo.Gaussian(), flat, BEND, d + k + 1, "d+K+1", d * (d + 2) * (d + 4)),
+        ("Rademacher, fair signs", zo.Rademacher(), flat, BEND, d + k - 1, "d+K-1", d**3),
+        ("Sphere", zo.Sphere(), flat, BEND, d + k - 1, "d+K-1", d**3),
+        ("Orthogonal, K at right angles", zo.Orthogonal(k), flat, BEND, d, "d", d**3),
+        ("Low rank, rank 1", zo.LowRank(1), square, BEND / 4, low, "A_1+K-1", sixth),
     ):
         rho = (SIGMA * bend) ** 2 / (4 * gradient(*shape).square().sum().item())
         add = partial(weights, group, probe=probe, shape=shape)
-        yield add("two-point", feedback=zo.TwoPoint, moment=a / k, formula=rf"\frac{{{tex}}}{{K}}")
-        curved = rf"\frac{{{tex}+\rho\,{tex6}}}{{K}}"
-        yield add("one-sided", feedback=zo.OneSided, moment=(a + rho * sixth) / k, formula=curved, bend=bend)
-        yield add("exact slope", feedback=zo.Exact, moment=a / k, formula=rf"\frac{{{tex}}}{{K}}")
+        formula = f"({tex})/K" if tex != "d" else "d/K"
+        yield add("two-point", feedback=zo.TwoPoint, moment=a / k, formula=formula)
+        yield add("one-sided", feedback=zo.OneSided, moment=(a + rho * s) / k, formula=rf"({tex}+\rho S)/K", bend=bend)
+        yield add("exact slope", feedback=zo.Exact, moment=a / k, formula=formula)
 
-    a = ((m + 2) * (n + 2) + m * n + 2) / 2 + k - 1
-    tex = r"\frac{\frac12[(m+2)(n+2)+mn+2]+K-1}{K}"
-    yield weights("Low rank, rank 2", "two-point", zo.LowRank(2), zo.TwoPoint, a / k, tex, shape=square)
+    moment = (((m + 2) * (n + 2) + m * n + 2) / 2 + k - 1) / k
+    yield weights("Low rank, rank 2", "two-point", zo.LowRank(2), zo.TwoPoint, moment, "(A_2+K-1)/K", shape=square)
 
     add = partial(weights, "Coordinates, without replacement", probe=zo.Coordinate(), replicates=REPLICATES // 8)
     g, shift = gradient(3, 4), SIGMA * BEND / 2
     size = g.square().sum().item()
-    moved, tex = (g + shift).square().sum().item() / size, r"\frac{d}{K}\,\frac{|g+\frac12\sigma h\mathbf 1|^2}{|g|^2}"
-    yield add("two-point", feedback=zo.TwoPoint, moment=d / k, formula=r"\frac{d}{K}")
-    slope = 1 + shift * g.sum().item() / size
-    yield add("one-sided", feedback=zo.OneSided, moment=d / k * moved, formula=tex, slope=slope)
-    yield add("exact slope", feedback=zo.Exact, moment=d / k, formula=r"\frac{d}{K}")
+    slope, moved = 1 + shift * g.sum().item() / size, (g + shift).square().sum().item() / size
+    yield add("two-point", feedback=zo.TwoPoint, moment=d / k, formula="d/K")
+    yield add("one-sided", feedback=zo.OneSided, moment=moved * d / k, formula="|g'|^2/|g|^2\\,d/K", slope=slope)
+    yield add("exact slope", feedback=zo.Exact, moment=d / k, formula="d/K")
 
 
 def comparisons() -> Iterator[Case]:
@@ -140,14 +138,14 @@ def comparisons() -> Iterator[Case]:
     g, k = gradient(3, 4), SAMPLES
     d = g.numel()
     add = partial(weights, "Gaussian, comparisons", probe=zo.Gaussian(), sigma=1 / g.norm().item(), bend=0.0)
-    label = "reward less the others' mean: a first step"
-    yield add(label, feedback=zo.RewardPredictionError, moment=(d + k) / (k - 1), formula=r"\frac{d+K}{K-1}")
-    label = "reward less an expectation that errs by 1"
-    yield add(label, feedback=partial(expecting, 1.0), moment=(2 * d + k + 1) / k, formula=r"\frac{2d+K+1}{K}")
+    label = "reward less the others' mean"
+    yield add(label, feedback=zo.RewardPredictionError, moment=(d + k) / (k - 1), formula="(d+K)/(K-1)")
+    label = "reward less a wrong mean"
+    yield add(label, feedback=partial(expecting, 1.0), moment=(2 * d + k + 1) / k, formula="(2d+K+1)/K")
 
     chi = [math.sqrt(2 / k) * math.exp(math.lgamma((n + 1) / 2) - math.lgamma(n / 2)) for n in (k, k - 1)]
     for label, antithetic, slope, less in (("z-scores of pairs", True, chi[0], 1), ("z-scores", False, chi[1], 2)):
-        scores, tex = partial(zo.ZScores, antithetic=antithetic), rf"\frac{{d+K-{less}}}{{K}}"
+        scores, tex = partial(zo.ZScores, antithetic=antithetic), f"(d+K-{less})/K"
         yield add(label, feedback=scores, slope=slope, moment=(d + k - less) / k, formula=tex)
 
     i = torch.arange(1, k + 1, dtype=torch.float64)
@@ -159,8 +157,7 @@ def comparisons() -> Iterator[Case]:
     ):
         mean, square = order_moments(w, half)
         moment = (square + (d - 1) * w.square().sum().item()) / k**2
-        tex = r"\frac{s_K+(d-1)\sum_i w_i^2}{K^2}"
-        yield add(label, feedback=feedback, slope=mean / k, moment=moment, formula=tex)
+        yield add(label, feedback=feedback, slope=mean / k, moment=moment, formula="(q+(d-1)|w|^2)/K^2")
 
 
 def expecting(value: float) -> zo.RewardPredictionError:
@@ -239,21 +236,23 @@ def layer(
     replicates: int = 2 * REPLICATES,
 ) -> Case:
     estimates = partial(on_nodes, probe, feedback, examples)
-    return Case(group, label, 1, replicates // examples, 1.0, moment, formula, estimates)
+    return Case(group, label, 1, replicates, 1.0, moment, formula, estimates)
 
 
 def nodes() -> Iterator[Case]:
     """One sample; M outputs, or B M of those examples that share a loss."""
     for examples, where, tex in ((1, "one loss each", "M"), (SHARED, "one loss for B", "BM")):
-        n = examples * OUTPUTS
+        n, replicates = examples * OUTPUTS, REPLICATES if examples > 1 else 2 * REPLICATES
         rho = (SIGMA * BEND) ** 2 / (4 * gradient(n).square().sum().item())
-        for words, law, a, tex_a, sixth, tex6 in (
-            ("Gaussian", "gaussian", n + 2, f"{tex}+2", n * (n + 2) * (n + 4), f"{tex}({tex}+2)({tex}+4)"),
-            ("signs", "rademacher", n, tex, n**3, f"({tex})^3" if examples > 1 else f"{tex}^3"),
+        for words, law, a, tex_a, s in (
+            ("Gaussian", "gaussian", n + 2, f"{tex}+2", n * (n + 2) * (n + 4)),
+            ("signs", "rademacher", n, tex, n**3),
         ):
-            add = partial(layer, f"Nodes, {words}, {where}", probe=zo.Nodes(law), examples=examples)
+            add = partial(
+                layer, f"Nodes, {words}, {where}", probe=zo.Nodes(law), examples=examples, replicates=replicates
+            )
             yield add("two-point", feedback=zo.TwoPoint, moment=a, formula=tex_a)
-            yield add("one-sided", feedback=zo.OneSided, moment=a + rho * sixth, formula=rf"{tex_a}+\rho\,{tex6}")
+            yield add("one-sided", feedback=zo.OneSided, moment=a + rho * s, formula=rf"{tex_a}+\rho S")
             yield add("exact slope", feedback=zo.Exact, moment=a, formula=tex_a)
 
 
@@ -262,14 +261,14 @@ def activities() -> Iterator[Case]:
     m = OUTPUTS
     rho = (SIGMA * BEND) ** 2 / (4 * gradient(m).square().sum().item())
     add = partial(layer, "Activities, Gaussian, one loss each", probe=zo.Activities())
-    yield add("against a clean pass", feedback=zo.OneSided, moment=m + rho * m**3, formula=r"M+\rho\,M^3")
-    yield add("two noisy passes", feedback=zo.TwoPoint, moment=m + 2 * rho * m**2, formula=r"M+2\rho\,M^2")
+    yield add("against a clean pass", feedback=zo.OneSided, moment=m + rho * m**3, formula=r"M+\rho M^3")
+    yield add("two noisy passes", feedback=zo.TwoPoint, moment=m + 2 * rho * m**2, formula=r"M+2\rho M^2")
 
 
 def certain() -> Iterator[Case]:
     """What has the gradient for an estimate, and no variance."""
     d, group = 12, "No chance left"
     add = partial(weights, group, feedback=zo.TwoPoint, moment=1.0, formula="1", samples=d, replicates=10 * DOORS)
-    yield add("every coordinate, two-point", probe=zo.Coordinate())
-    yield add("d directions at right angles, two-point", probe=zo.Orthogonal(d))
-    yield layer(group, "backpropagation, of the layer", zo.Backpropagation(), zo.Exact, 1.0, "1", replicates=INPUTS)
+    yield add("coordinates, two-point, K = d", probe=zo.Coordinate())
+    yield add("orthogonal, two-point, K = d", probe=zo.Orthogonal(d))
+    yield layer(group, "backpropagation", zo.Backpropagation(), zo.Exact, 1.0, "1", replicates=INPUTS)

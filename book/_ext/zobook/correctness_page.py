@@ -15,7 +15,11 @@ from . import cache_key
 
 logger = logging.getLogger(__name__)
 
-HEAD = ("Feedback", "Slope", "Measured", "Second moment", "Predicted", "Measured", "Estimates", "Verdict")
+COLUMNS = 7
+HEAD = (  # words, columns, rows
+    (("Feedback", 1, 2), ("Slope", 2, 1), ("Second moment", 3, 1), ("Verdict", 1, 2)),
+    (("theory", 1, 1), ("measured", 1, 1), ("formula", 1, 1), ("theory", 1, 1), ("measured", 1, 1)),
+)
 
 
 class CorrectnessTable(SphinxDirective):
@@ -44,12 +48,15 @@ class CorrectnessTable(SphinxDirective):
 
     def table(self, rows):
         table = nodes.table(classes=["catalogue", "correctness"])
-        group = nodes.tgroup(cols=len(HEAD))
-        group += [nodes.colspec(colwidth=1) for _ in HEAD]
-        group += nodes.thead("", line(*(nodes.Text(word) for word in HEAD)))
+        group = nodes.tgroup(cols=COLUMNS)
+        group += [nodes.colspec(colwidth=1) for _ in range(COLUMNS)]
+        group += nodes.thead("", *(heading(words) for words in HEAD))
         body = nodes.tbody()
         for name, members in groupby(rows, key=lambda row: row.case.group):
-            body += nodes.row("", nodes.entry("", paragraph(nodes.strong("", name)), morecols=len(HEAD) - 1))
+            members = list(members)
+            sizes = {f"{row.case.replicates:,} estimates, K = {row.case.samples}": None for row in members}
+            words = paragraph(nodes.strong("", name), nodes.Text(f": {'; '.join(sizes)}"))
+            body += nodes.row("", nodes.entry("", words, morecols=COLUMNS - 1))
             body += [self.row(row) for row in members]
         group += body
         table += group
@@ -67,7 +74,6 @@ class CorrectnessTable(SphinxDirective):
             nodes.math("", case.formula),
             nodes.Text(f"{case.moment:.4g}"),
             nodes.Text(measured(*row.moment)),
-            nodes.Text(f"{case.replicates:,} of {case.samples}"),
             nodes.inline("", "", marked, classes=["claim-departs" if row.faults else "claim-reproduced"]),
         )
 
@@ -82,6 +88,13 @@ def measured(mean: float, half: float) -> str:
 
 def paragraph(*content):
     return nodes.paragraph("", "", *content)
+
+
+def heading(words):
+    row = nodes.row()
+    for word, columns, rows in words:
+        row += nodes.entry("", paragraph(nodes.Text(word)), morecols=columns - 1, morerows=rows - 1)
+    return row
 
 
 def line(*cells):
