@@ -92,9 +92,6 @@ class AllAtOnce:
         norms = [torch.linalg.vector_norm(g, dtype=torch.float64).cpu() for g in gradients.values()]
         return value, torch.linalg.vector_norm(torch.stack(norms))
 
-    def shaken(self) -> list[Tensor]:
-        return []
-
     def estimate(self, slopes: Tensor) -> Dense:
         return Dense(self._pairs)
 

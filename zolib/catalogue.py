@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zolib.backpropagation import Backpropagation
 from zolib.feedback import FEEDBACKS, Feedback
 from zolib.gradient import backward
 from zolib.probes import PROBES, Probe
@@ -177,8 +176,8 @@ def _in_words(method: Method) -> tuple[str, ...]:
 
 def _evaluations(method: Method, feedback: Feedback) -> str:
     """K samples, d parameters."""
-    if isinstance(method.probe, Backpropagation):
-        return "1, reverse mode"
+    if method.probe.where == "nothing":  # no noise, no samples: errors are sent back
+        return "1, and back"
     count = "d" if method.samples is None else "K"
     if feedback.exact:
         return f"{count}, forward mode"

@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zolib.backpropagation import Backpropagation
 from zolib.directions import Directions
 from zolib.evaluation import as_double
 from zolib.experiment import OnParameters
-from zolib.nodes import Activities
 from zolib.noise.seeds import as_seed
 from zolib.probes import PROBES, Probe, named
 from zolib.subject import Subject, quiet_torch
@@ -22,9 +20,9 @@ from zolib.subject import Subject, quiet_torch
 _DIRECTIONS = 4
 _LADDER = [10.0 ** (e / 2) for e in range(-14, 1)]  # probe sizes tried, 1e-7 to 1
 _FINE, _ORDER = 12, 6  # intervals and order of the difference table that measures the noise
-_UNCHECKED = {
-    Activities: "draws noise anew for each pass; check probe=zo.Nodes(), which shakes the same place by the same law",
-    Backpropagation: "shakes nothing; check the probe on weights or on nodes that you compare it with",
+_UNCHECKED = {  # by where the noise sits
+    "activities": "draws noise anew for each pass; check probe=zo.Nodes(), which shakes the same place by the same law",
+    "nothing": "shakes nothing; check the probe on weights or on nodes that you compare it with",
 }
 
 
@@ -112,8 +110,8 @@ def check(
     """
     chosen = named("probe", probe, PROBES, Probe)
     name = type(chosen).__name__
-    if type(chosen) in _UNCHECKED:
-        raise TypeError(f"probe={name}() cannot be checked: it {_UNCHECKED[type(chosen)]}")
+    if chosen.where in _UNCHECKED:
+        raise TypeError(f"probe={name}() cannot be checked: it {_UNCHECKED[chosen.where]}")
     subject, key = Subject(closure, model, name), as_seed(seed)
     samples = min(_DIRECTIONS, sum(t.value.numel() for t in subject.targets))
     experiment = chosen.experiment(subject, key, 0, samples, "skip")

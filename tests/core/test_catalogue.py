@@ -246,7 +246,7 @@ def test_the_table_says_it_in_words():
     assert evaluations["spsa"] == "2K" and evaluations["gaussian-smoothing"] == "K + 1"
     assert evaluations["coordinate-differences"] == "2d" and evaluations["reinforce"] == "K"
     assert evaluations["forward-gradient"] == "K, forward mode"
-    assert evaluations["backpropagation"] == "1, reverse mode"
+    assert evaluations["backpropagation"] == "1, and back"
     assert cells["openai-es"]["scale"] == "direction" and cells["mezo"]["scale"] == "gradient"
     assert cells["anp-dalm"]["scale"] == "direction" and cells["anp-dalm"]["probe"] == "gaussian on activities"
     assert cells["spsa"]["probe"] == "rademacher on weights" and cells["spsa"]["memory"] == "nothing"
