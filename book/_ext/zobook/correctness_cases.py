@@ -121,13 +121,14 @@ def differences() -> Iterator[Case]:
     moment = (((m + 2) * (n + 2) + m * n + 2) / 2 + k - 1) / k
     yield weights("Low rank, rank 2", "two-point", zo.LowRank(2), zo.TwoPoint, moment, "(A_2+K-1)/K", shape=square)
 
-    add = partial(weights, "Coordinates, without replacement", probe=zo.Coordinate(), replicates=REPLICATES // 8)
-    g, shift = gradient(3, 4), SIGMA * BEND / 2
+    many = {"samples": 2 * k, "replicates": REPLICATES // 10}  # one draw for each estimate
+    add = partial(weights, "Coordinates, without replacement", probe=zo.Coordinate(), **many)
+    g, shift, left = gradient(*flat), SIGMA * BEND / 2, d / (2 * k)
     size = g.square().sum().item()
     slope, moved = 1 + shift * g.sum().item() / size, (g + shift).square().sum().item() / size
-    yield add("two-point", feedback=zo.TwoPoint, moment=d / k, formula="d/K")
-    yield add("one-sided", feedback=zo.OneSided, moment=moved * d / k, formula="|g'|^2/|g|^2\\,d/K", slope=slope)
-    yield add("exact slope", feedback=zo.Exact, moment=d / k, formula="d/K")
+    yield add("two-point", feedback=zo.TwoPoint, moment=left, formula="d/K")
+    yield add("one-sided", feedback=zo.OneSided, moment=moved * left, formula="|g'|^2/|g|^2\\,d/K", slope=slope)
+    yield add("exact slope", feedback=zo.Exact, moment=left, formula="d/K")
 
 
 def comparisons() -> Iterator[Case]:
