@@ -15,7 +15,7 @@ from torch.func import vmap
 from zolib.directions import Directions
 from zolib.estimates import Estimate, Replay
 from zolib.evaluation import State, checked_loss
-from zolib.subject import Subject
+from zolib.subject import Subject, as_trainable
 from zolib.tangent import slope_of_function, slope_of_module
 
 
@@ -55,8 +55,13 @@ class OnParameters:
         return self.subject.state()
 
     def evaluate(self, k: int | None, scale: float) -> Tensor:
-        value = None if k is None else lambda j: self.directions.perturbed(k, j, scale * self._sizes[j])
-        return self.subject.evaluate(value, self.unused)
+        if k is None:
+            return self.subject.evaluate(None, self.unused)
+        directions, sizes = self.directions, self._sizes
+        return self.subject.evaluate(
+            lambda j: as_trainable(directions.perturbed(k, j, scale * sizes[j]), directions.targets[j].value),
+            self.unused,
+        )
 
     def evaluate_together(self, points: Sequence[tuple[int, float]]) -> Tensor:
         def one(*values: Tensor) -> Tensor:

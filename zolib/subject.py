@@ -64,7 +64,7 @@ class Subject:
         """The loss with ``value(j)`` in place of target j, or with all as they are."""
         values = [t.value for t in self.targets]
         if value is None:  # copies, so that this pass too can write nothing and takes the same way through torch
-            value = lambda j: values[j].detach().clone()  # noqa: E731
+            value = lambda j: as_trainable(values[j].detach().clone(), values[j])  # noqa: E731
         mode = seam(values, self.others, [t.name for t in self.targets], value, self.repeated)
         with mode:
             loss = self.closure()
@@ -79,6 +79,17 @@ class Subject:
         self.consumed |= mode.consumed
         self.repeated = mode.repeated | (self.repeated or set())
         return checked_loss(loss, "closure()", self.probe)
+
+
+def as_trainable(value: Tensor, parameter: Tensor) -> Tensor:
+    """The value, on the way through torch that the parameter would take.
+
+    matmul copies a weight for each batch entry unless the weight requires grad.  Autocast would keep such a weight's
+    casts, one for each evaluation.
+    """
+    with contextlib.suppress(RuntimeError):  # inside a transform of torch.func it cannot be set
+        value.requires_grad_(parameter.requires_grad and not torch.is_autocast_enabled(value.device.type))
+    return value
 
 
 @contextlib.contextmanager
