@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
-from zolib.noise import stream
-from zolib.noise.rounding import shifted
-from zolib.probes import Probe, Target
+from zolib.noise import backend, fused, stream
+from zolib.noise.rounding import HALF, shifted
+from zolib.probes import Gaussian, Probe, Rademacher, Target
 
 #: Directions are drawn for as many samples at once as this many numbers hold; above it, one parameter at a time.
 CHUNK = 1 << 21
+#: Probes whose directions are nothing but a law of the stream.
+LAWS: dict[type[Probe], int] = {Rademacher: stream.SIGN, Gaussian: stream.NORMAL}
 
 
 class Directions:
@@ -25,27 +28,38 @@ class Directions:
         self.probe, self.targets, self.seed, self.step, self.samples = probe, targets, seed, step, samples
         self.d = sum(t.value.numel() for t in targets)
         probe.validate(self.d, samples)
-        self._chunked = self.d <= CHUNK or probe.block > 1
+        self.law = LAWS.get(type(probe))
+        # where each target stands among those drawn together, many samples at once; the others are drawn alone
+        self._place = {j: i for i, j in enumerate(j for j, t in enumerate(targets) if not self._better_alone(t))}
+        self._group = [targets[j] for j in self._place]
+        self._size = sum(t.value.numel() for t in self._group)
+        if self._size > CHUNK and probe.block == 1:
+            self._place, self._group, self._size = {}, [], 0
         self._drawn: list[Tensor] = []
         self._range = range(0)
         self._factor: tuple[int, Tensor | None] = (-1, None)
         self._bits: dict[int, Tensor] = {}
 
+    def _better_alone(self, target: Target) -> bool:
+        """Whether to draw again, in a kernel, beats reading what is kept: true of signs, and where a kernel rounds."""
+        cheap = self.law == stream.SIGN or (self.law is not None and target.value.dtype in HALF)
+        return cheap and backend.kernels(target.value) is not None
+
     def __call__(self, k: int, j: int) -> Tensor:
         """float32, of the target's shape, on its device."""
         shape = self.targets[j].value.shape
-        if not self._chunked:
+        if j not in self._place:
             return self._alone(k, j).view(shape)
         if k not in self._range:
             block = self.probe.block
-            first, blocks = k // block, max(1, CHUNK // max(1, self.d * block))
+            first, blocks = k // block, max(1, CHUNK // max(1, self._size * block))
             self._range = range(first * block, min(-(-self.samples // block), first + blocks) * block)
             self._bits.clear()
-            raw = self.probe.draw(self.targets, self.d, self.seed, self.step, self._range)
+            raw = self.probe.draw(self._group, self.d, self.seed, self.step, self._range)
             raw = self.probe.together(raw, self.d)
             factor = self.probe.factor(raw, self.d)
             self._drawn = raw if factor is None else [z * factor.to(z.device).unsqueeze(1) for z in raw]
-        return self._drawn[j][k - self._range.start].view(shape)
+        return self._drawn[self._place[j]][k - self._range.start].view(shape)
 
     def _alone(self, k: int, j: int) -> Tensor:
         """One parameter's part of one direction, without drawing the rest at once."""
@@ -59,16 +73,36 @@ class Directions:
 
     def perturbed(self, k: int, j: int, scale: float) -> Tensor:
         """``theta + scale z(k)`` for one target, in its own precision.  A pair +scale, -scale shares rounding bits."""
-        return shifted(self.targets[j].value, self(k, j), scale, partial(self._rounding_bits, k, j))
+        target = self.targets[j]
+        if self.law is not None and j not in self._place:
+            return fused.perturbed(target.value, self.law, self.seed, self.step, k, target.number, scale)
+        return shifted(target.value, self(k, j), scale, partial(self._rounding_bits, k, j))
+
+    def sums(self, coefficients: Sequence[float]) -> list[Tensor]:
+        """``sum_k c_k z(k)`` for each target, added in the order of the samples; float32, float64 for float64."""
+        values = [t.value for t in self.targets]
+        totals = [
+            torch.zeros(v.shape, dtype=torch.promote_types(v.dtype, torch.float32), device=v.device) for v in values
+        ]
+        one_by_one = list(range(len(values)))
+        if self.law is not None:
+            one_by_one = list(self._place)
+            terms = [fused.Term(self.seed, self.step, k, c) for k, c in enumerate(coefficients)]
+            for j in set(range(len(values))).difference(one_by_one):
+                fused.update_(totals[j], self.law, terms, self.targets[j].number)
+        for k, c in enumerate(coefficients):
+            for j in one_by_one:
+                totals[j].add_(self(k, j).to(totals[j].dtype) * c)
+        return totals
 
     def _rounding_bits(self, k: int, j: int) -> Tensor:
         """int32 in [0, 2**16), of the target's shape, from a stream of their own.  Called after z(k, j)."""
         target = self.targets[j]
-        samples = self._range if self._chunked else range(k, k + 1)
+        samples = self._range if j in self._place else range(k, k + 1)
         bits = self._bits.get(j)
         if bits is None:
             part = [(target.number, target.value.numel())]
             bits = stream.draw(stream.ROUNDING, self.seed, self.step, samples, part, target.value.device)[0]
-            if self._chunked:
+            if j in self._place:
                 self._bits[j] = bits
         return bits[k - samples.start].view(target.value.shape)

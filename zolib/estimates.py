@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from zolib.directions import Directions
@@ -69,16 +68,13 @@ class Replay(Estimate):
     def dense(self) -> list[Tensor]:
         """The gradient itself, for each target, in the target's dtype.
 
-        Summed in float32 at least, in the order of the terms and of their samples.
+        Summed in float32 at least, over the samples of each term, then over the terms.
         """
-        sums = [
-            torch.zeros(t.value.shape, dtype=torch.promote_types(t.value.dtype, torch.float32), device=t.value.device)
-            for t in self.targets
-        ]
-        for directions, coefficients in self.terms:
-            for k, coefficient in enumerate(coefficients):
-                for j, total in enumerate(sums):
-                    total.add_(directions(k, j).to(total.dtype) * coefficient)
+        (first, coefficients), *rest = self.terms
+        sums = first.sums(coefficients)
+        for directions, coefficients in rest:
+            for total, more in zip(sums, directions.sums(coefficients), strict=True):
+                total.add_(more)
         return [total.to(t.value.dtype) for total, t in zip(sums, self.targets, strict=True)]
 
     def gradients(self) -> list[tuple[Tensor, Tensor]]:
