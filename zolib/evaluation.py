@@ -22,6 +22,7 @@ class State:
     ``restore()`` sets both back, so that every evaluation of a step sees the same dropout masks and the same running
     statistics, and the last one leaves them as a single evaluation would.  Generators: torch's (CPU and the CUDA
     devices given), NumPy's and Python's.  A generator that a closure owns is beyond reach; ``zolib.check`` finds it.
+    A module that calls itself ``physical`` is left alone: what happened to a device cannot be taken back.
     """
 
     def __init__(self, modules: Iterable[nn.Module], devices: Iterable[torch.device]):
@@ -30,7 +31,7 @@ class State:
             (module, name, buffer, buffer.clone())
             for module in modules
             for name, buffer in module._buffers.items()
-            if buffer is not None
+            if buffer is not None and not getattr(module, "physical", False)
         ]
         self._torch = torch.get_rng_state()
         self._torch_cuda = [torch.cuda.get_rng_state(i) for i in self._cuda]

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from zolib.axes import declared
 from zolib.directions import Directions
 from zolib.estimates import Estimate
 from zolib.experiment import OnInputs, OnParameters
@@ -17,6 +18,7 @@ from zolib.feedback import FEEDBACKS, Feedback
 from zolib.loop import slopes
 from zolib.noise.seeds import as_seed, natural
 from zolib.probes import PROBES, Probe, named
+from zolib.replicas import OnReplicas
 from zolib.subject import Subject, as_targets, quiet_torch
 
 _UINT32 = 1 << 32
@@ -112,7 +114,9 @@ def backward(
             evaluated ``2 * samples`` times (``samples + 1`` one-sided, ``samples`` exact) under ``torch.no_grad`` and
             must not call backward().  Draw the batch outside, so that all evaluations see the same one.  Where the
             noise is drawn for each example (:class:`~zolib.Nodes`) it may return one loss per example, shape (B,): each
-            then credits its own noise alone, and the estimate is the gradient of their mean.
+            then credits its own noise alone, and the estimate is the gradient of their mean.  Of many learners side by
+            side (``axes`` of the probe) it may return one for each, (S,), or with noise on nodes (S, B): each gets its
+            own gradient.
         model: A module, or its parameters.
         probe, feedback, samples, sigma, seed, chunk: As for :func:`grad`.
         step: Numbers the calls that share a seed.
@@ -199,7 +203,9 @@ def estimate(
     key, number = as_seed(seed), natural("step", step, _UINT32)
     experiment = chosen_probe.experiment(subject, key, number, samples, unused)
     if experiment is None:
-        experiment = OnParameters(subject, Directions(chosen_probe, subject.targets, key, number, samples), unused)
+        side_by_side = "replica" in declared(chosen_probe, subject)
+        directions = Directions(chosen_probe, subject.targets, key, number, samples)
+        experiment = (OnReplicas if side_by_side else OnParameters)(subject, directions, unused)
     with quiet_torch():
         rates, loss = slopes(experiment, chosen_feedback, sigma, chunk)
         found = experiment.estimate(rates)

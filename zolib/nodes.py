@@ -36,10 +36,14 @@ class Nodes(Probe):
         law: ``"gaussian"`` or ``"rademacher"``, fair signs.
         batch_dim: The axis of the pre-activations that runs over examples, where losses are one per example.  (Opened
             recurrent and attention modules know theirs.)
+        axes: What the axes of a vector loss are: ``("example",)``, ``("replica",)``, ``("replica", "example")``.  None:
+            what the model says (a deployed one does), or examples.  Replicas lie along the first axis of parameters and
+            pre-activations, and ``batch_dim`` counts behind it; each gets its own gradient.
     """
 
     law: str = "gaussian"
     batch_dim: int = 0
+    axes: tuple[str, ...] | None = None
     where: ClassVar[str] = "nodes"
 
     def __post_init__(self):
@@ -74,12 +78,13 @@ class Activities(Probe):
 
     Args:
         scaling: ``"global"``, N and the norm over all layers; ``"layer"``, of each layer (call) by itself.
-        law, batch_dim: As for :class:`Nodes`.
+        law, batch_dim, axes: As for :class:`Nodes`.
     """
 
     scaling: str = "global"
     law: str = "gaussian"
     batch_dim: int = 0
+    axes: tuple[str, ...] | None = None
     scale: ClassVar[str] = "direction"
     where: ClassVar[str] = "activities"
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from zolib.axes import checked, declared
 from zolib.errors import LossError, ParameterError
 from zolib.estimates import Dense
-from zolib.evaluation import State, checked_loss
-from zolib.noise import stream
+from zolib.evaluation import State
+from zolib.noise import fused, stream
 from zolib.noise.preactivations import PreActivations
 from zolib.noise.rounding import shifted
 from zolib.subject import Subject
@@ -36,24 +37,29 @@ class Site:
     shape: torch.Size
     dtype: torch.dtype
     device: torch.device
-    axis: int  # of the examples
+    axes: tuple[int, ...]  # those that a loss may have: of the replicas, of the examples
+
+    @property
+    def axis(self) -> int:
+        """Of the examples."""
+        return self.axes[-1]
 
     @property
     def wide(self) -> torch.dtype:
         return torch.promote_types(self.dtype, torch.float32)
 
     def spread(self, values: Tensor) -> Tensor:
-        """One value, or one for each example, in a shape that multiplies the pre-activation."""
+        """One value, or one for each example (replica), in a shape that multiplies the pre-activation."""
         values = values.to(self.device, self.wide)
-        if not values.ndim:
-            return values
         shape = [1] * len(self.shape)
-        shape[self.axis] = -1
-        return values.view(shape)
+        for axis, size in zip(self.axes, values.shape, strict=False):
+            shape[axis] = size
+        return values.view(shape) if values.ndim else values
 
-    def total(self, x: Tensor, one_each: bool) -> Tensor:
-        """Sum over the pre-activation, or over that of each example: (), or (B,)."""
-        return x.transpose(0, self.axis).flatten(1).sum(dim=1) if one_each else x.sum()
+    def total(self, x: Tensor, kept: int) -> Tensor:
+        """Sum over the pre-activation, or over that of each example (replica), ``kept`` axes: (), or as the loss."""
+        over = [axis for axis in range(x.ndim) if axis not in self.axes[:kept]]
+        return x.sum(dim=over) if over else x
 
 
 class OnNodes:
@@ -63,6 +69,7 @@ class OnNodes:
         self.probe, self.subject, self.step, self.samples, self.unused = probe, subject, step, samples, unused
         low, high = stream.fold(seed, _NODES)
         self.seed = low | high << 32
+        self.axes = declared(probe, subject, ("example",))
         self.sites: dict[int, list[Site]] = {}  # for each sample, of its evaluation at +sigma
         self._leaves = [t.value.detach().requires_grad_() for t in subject.targets]
         self._noise: dict[tuple[int, int], tuple[range, Tensor]] = {}
@@ -95,7 +102,7 @@ class OnNodes:
             return loss
 
         loss, slope = forward_mode(run, "closure()")
-        return _checked(loss, type(self.probe).__name__), slope
+        return checked(loss, type(self.probe).__name__, self.axes), slope
 
     def shaken(self) -> list[Tensor]:
         """The pre-activations of one evaluation."""
@@ -109,7 +116,10 @@ class OnNodes:
         return seen
 
     def estimate(self, slopes: Tensor) -> Dense:
-        """slopes: (K,), or (K, B).  Can be asked for once: the inputs are let go of."""
+        """slopes: (K,), or (K, B), (K, S), (K, S, B).  Can be asked for once: the inputs are let go of.
+
+        The mean over examples, and the sum over replicas: each has its own part of the parameters.
+        """
         try:
             return self._estimate(slopes)
         except BaseException:
@@ -121,7 +131,8 @@ class OnNodes:
         targets = self.subject.targets
         wanted = [j for j in range(len(targets)) if j not in self._left_out]
         sums: dict[int, Tensor] = {}
-        examples = slopes.shape[1] if slopes.ndim == 2 else 1
+        sizes = zip(self.axes, slopes.shape[1:], strict=False)
+        examples = math.prod(size for axis, size in sizes if axis == "example")
         for k, slope in enumerate(slopes):
             sites = self.sites.pop(k)
             credits = self.credits(k, sites, slope / (len(slopes) * examples))
@@ -165,9 +176,12 @@ class OnNodes:
         return stream.draw(law, self.seed, self.step, samples, [(site.index, math.prod(site.shape))], site.device)[0]
 
     def _shaken(self, site: Site, a: Tensor, k: int, scale: float, second: int = 0) -> Tensor:
+        law, sample = LAWS[self.probe.law], k + second * self.samples
+        if fused.redrawn(a, law):
+            return fused.perturbed(a, law, self.seed, self.step, sample, site.index, scale)
         if a.dtype == torch.float32:
             return torch.add(a, self.noise(site, k, second), alpha=scale)  # in one pass over memory
-        bits = lambda: self._draw(stream.ROUNDING, range(k, k + 1), site).view(site.shape)  # noqa: E731
+        bits = lambda: self._draw(stream.ROUNDING, range(sample, sample + 1), site).view(site.shape)  # noqa: E731
         return shifted(a, self.noise(site, k, second), scale, bits)
 
     def _run(self, shake: Callable[[Site, Tensor], Tensor], detached: bool = True) -> tuple[list[Site], Tensor]:
@@ -178,8 +192,7 @@ class OnNodes:
 
         def node(output: Tensor, axis: int | None, parameters: frozenset[int]) -> Tensor:
             edge = get_gradient_edge(output)
-            axis = self.probe.batch_dim if axis is None else axis
-            sites.append(Site(edge, len(sites), output.shape, output.dtype, output.device, axis))
+            sites.append(Site(edge, len(sites), output.shape, output.dtype, output.device, self._places(axis)))
             behind.append(parameters)
             return shake(sites[-1], output.detach() if detached else output)
 
@@ -197,15 +210,23 @@ class OnNodes:
         name = type(self.probe).__name__
         loss = mode.finish(loss)
         if detached:
-            loss = _checked(loss, name)
+            loss = checked(loss, name, self.axes)
         self._refuse_missing(mode)
         if isinstance(loss, Tensor) and loss.ndim:
             self._refuse_coupled(loss, mode.couples)
             names = [", ".join(repr(targets[j].name) for j in sorted(js)) for js in behind]
-            sites[:] = [_with_axis(site, len(loss), name) for site, name in zip(sites, names, strict=True)]
+            kinds = self.axes[: loss.ndim]
+            sites[:] = [_with_axes(site, kinds, loss.shape, n) for site, n in zip(sites, names, strict=True)]
         self._left_out |= mode.unreached
         self.subject.consumed |= mode.reached - mode.unreached
         return sites, loss
+
+    def _places(self, axis: int | None) -> tuple[int, ...]:
+        """Where the declared axes lie in a pre-activation.  axis: of the examples, where the operation fixes it."""
+        replicas = "replica" in self.axes
+        if axis is None:
+            axis = self.probe.batch_dim + (replicas and self.probe.batch_dim >= 0)
+        return tuple(0 if name == "replica" else axis for name in self.axes)
 
     def _refuse_missing(self, mode: PreActivations) -> None:
         targets = self.subject.targets
@@ -270,12 +291,11 @@ class OnActivities(OnNodes):
             )
         two = k in self._other
         other = self._other.pop(k) if two else self._other[None]
-        one_each = slope.ndim == 1
         change = slope * (2 * self._sigma if two else self._sigma)  # the slope is this change of the loss over 2 sigma
         pairs = zip(sites, self._first.pop(k), other, strict=True)
         deltas = [a.to(s.wide) - b.to(s.wide) for s, a, b in pairs]
-        norms = [s.total(d.square(), one_each).cpu().double() for s, d in zip(sites, deltas, strict=True)]
-        counts = [math.prod(s.shape) / (len(slope) if one_each else 1) for s in sites]
+        norms = [s.total(d.square(), slope.ndim).cpu().double() for s, d in zip(sites, deltas, strict=True)]
+        counts = [math.prod(s.shape) / slope.numel() for s in sites]
         if self.probe.scaling == "global":
             norms, counts = [torch.stack(norms).sum(dim=0)] * len(norms), [sum(counts)] * len(counts)
         factors = [
@@ -284,26 +304,15 @@ class OnActivities(OnNodes):
         return [d * s.spread(f) for s, d, f in zip(sites, deltas, factors, strict=True)]
 
 
-def _with_axis(site: Site, examples: int, name: str) -> Site:
-    """The site, once it is certain that its axis runs over the examples."""
-    size = len(site.shape)
-    if not -size <= site.axis < size or site.shape[site.axis] != examples:
-        raise LossError(
-            f"closure() returned {examples} losses, one per example, but the pre-activation number {site.index} (of "
-            f"parameter {name}) has shape {tuple(site.shape)}, which has no {examples} examples along "
-            f"batch_dim={site.axis}; name the axis of the examples, as Nodes(batch_dim=...), or return a scalar"
-        )
-    return replace(site, axis=site.axis % size)
-
-
-def _checked(loss: Any, probe: str) -> Tensor:
-    """A loss that is scalar or one per example."""
-    if not isinstance(loss, Tensor) or not loss.ndim:
-        return checked_loss(loss, "closure()", probe)
-    if loss.ndim > 1 or not len(loss):
-        raise LossError(
-            f"closure() returned a loss of shape {tuple(loss.shape)}; {probe} credits a scalar, or one loss per "
-            "example, shape (B,): sum over the other axes"
-        )
-    checked_loss(loss.sum(), "closure()", probe)
-    return loss.detach() if loss.is_floating_point() else loss.detach().double()
+def _with_axes(site: Site, kinds: Sequence[str], sizes: torch.Size, name: str) -> Site:
+    """The site, once it is certain that its axes are those of the loss."""
+    dims = len(site.shape)
+    for kind, axis, size in zip(kinds, site.axes, sizes, strict=False):
+        if not -dims <= axis < dims or site.shape[axis] != size:
+            where = f"batch_dim={axis}" if kind == "example" else f"axis {axis}"
+            raise LossError(
+                f"closure() returned {size} losses, one per {kind}, but the pre-activation number {site.index} (of "
+                f"parameter {name}) has shape {tuple(site.shape)}, which has no {size} {kind}s along "
+                f"{where}; name the axis of the examples, as Nodes(batch_dim=...), or return a scalar"
+            )
+    return replace(site, axes=tuple(axis % dims for axis in site.axes))

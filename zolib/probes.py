@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -41,8 +41,13 @@ class Probe:
     ``scale`` says what the estimate's mean is as sigma goes to 0, with a feedback that gives slopes: the
     ``"gradient"``, or only its ``"direction"``.  ``where`` says what the noise sits on.  Samples are drawn in blocks of
     ``block`` that belong together.
+
+    ``axes`` says what the axes of a vector loss are.  With ``("replica",)`` there are learners side by side, parameters
+    of shape (S, ...) and losses (S,), and each gets its own gradient.  None: what the model says, as a deployed one
+    does, or that there are none.
     """
 
+    axes: tuple[str, ...] | None = None
     scale: ClassVar[str] = "gradient"
     where: ClassVar[str] = "weights"
     block: int = 1
@@ -92,6 +97,8 @@ class Gaussian(Probe):
     gradient of the objective smoothed by a Gaussian of width sigma (Stein's lemma; Nesterov and Spokoiny 2017, sec. 2).
     """
 
+    axes: tuple[str, ...] | None = _axes()
+
     def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
         return _draw(stream.NORMAL, targets, seed, step, samples)
 
@@ -104,6 +111,8 @@ class Rademacher(Probe):
     random bit per parameter.
     """
 
+    axes: tuple[str, ...] | None = _axes()
+
     def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
         return _draw(stream.SIGN, targets, seed, step, samples)
 
@@ -114,6 +123,8 @@ class Sphere(Probe):
 
     E|g_hat|^2 = (d + K - 1)/K |g|^2 for K samples as sigma goes to 0.  Every probe has the same length, sigma sqrt(d).
     """
+
+    axes: tuple[str, ...] | None = _axes()
 
     def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
         return _draw(stream.NORMAL, targets, seed, step, samples)
@@ -132,6 +143,8 @@ class Coordinate(Probe):
     E|g_hat|^2 = d/K |g|^2.  Where a forward pass rounds its activations to half precision, one coordinate alone may
     move none of them and its slope is lost; the other probes shake everything, and cross those steps at random.
     """
+
+    axes: tuple[str, ...] | None = _axes()
 
     def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
         # asked for one chunk after another: drawing a power of two at a time lets the chunks share one draw
@@ -168,6 +181,7 @@ class LowRank(Probe):
     """
 
     rank: int = 1
+    axes: tuple[str, ...] | None = _axes()
 
     def __post_init__(self):
         if not isinstance(self.rank, int) or self.rank < 1:
@@ -203,6 +217,7 @@ class Orthogonal(Probe):
     """
 
     block: int = 8
+    axes: tuple[str, ...] | None = _axes()
 
     def __post_init__(self):
         if not isinstance(self.block, int) or self.block < 1:
