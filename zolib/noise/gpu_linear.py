@@ -182,7 +182,11 @@ def pair(
     """:func:`zolib.noise.perturbed_linear.pair` in one launch.  tiles: how the product is cut up, for tuning."""
     if x_minus.shape != x_plus.shape:
         raise ValueError(f"x_minus has shape {tuple(x_minus.shape)}, but x_plus has {tuple(x_plus.shape)}")
-    _check(weight, x_plus, x_minus, *(() if bias is None else (bias,)))
+    _check(weight, x_plus, x_minus)
+    if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != weight.dtype):
+        raise ValueError(
+            f"bias must be {weight.dtype} of shape ({len(weight)},), got {bias.dtype} of {tuple(bias.shape)}"
+        )
     x_plus, x_minus, weight = x_plus.contiguous(), x_minus.contiguous(), weight.detach().contiguous()
     outs, ins = weight.shape
     rows = x_plus.numel() // ins
@@ -208,7 +212,6 @@ def rank_one(
     b: Tensor,
     scale: float,
     bias: Tensor | None = None,
-    *,
     tiles: Tiles | None = None,
 ) -> Tensor:
     """:func:`zolib.noise.perturbed_linear.rank_one` in one launch.  tiles: how the product is cut up, for tuning."""
@@ -253,13 +256,8 @@ def pair_tiles(rows: int, dtype: torch.dtype) -> Tiles:
 
 def rank_one_tiles(rows: int, dtype: torch.dtype) -> Tiles:
     """The same for one product: there are registers for twice as many sums."""
-    if dtype == torch.float32:
-        if rows <= 16:
-            return Tiles(16, 32, 32, 4, 3)
-        return Tiles(64, 64, 32, 8, 3) if _full_precision() else Tiles(128, 128, 32, 8, 3)
-    if rows <= 64:
-        return Tiles(16 if rows <= 16 else 64, 32, 128, 4, 3)
-    return Tiles(128, 128 if rows <= 2048 else 256, 64, 8, 3)
+    tiles = pair_tiles(rows, dtype)
+    return tiles._replace(outs=256) if rows > 2048 and dtype != torch.float32 else tiles
 
 
 def _full_precision() -> bool:
@@ -286,14 +284,15 @@ def _output(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.empty(shape, dtype=torch.float32 if triton.knobs.runtime.interpret else x.dtype, device=x.device)
 
 
-def _check(weight: Tensor, *others: Tensor) -> None:
+def _check(weight: Tensor, *inputs: Tensor) -> None:
     if weight.dim() != 2 or weight.dtype not in (torch.float32, torch.float16, torch.bfloat16) or not weight.shape[1]:
         raise ValueError(
             f"weight must be a (out, in) matrix of float32, float16 or bfloat16, got {weight.dtype} of "
             f"{tuple(weight.shape)}"
         )
-    for other in others:
-        if other.dtype != weight.dtype:
-            raise TypeError(f"weight is {weight.dtype}, but an input or the bias is {other.dtype}: convert one of them")
-        if other.shape[-1] not in weight.shape:
-            raise ValueError(f"an input or the bias has {other.shape[-1]} features; weight is {tuple(weight.shape)}")
+    for x in inputs:
+        if x.dtype != weight.dtype or x.shape[-1] != weight.shape[1]:
+            raise ValueError(
+                f"x must be {weight.dtype} with {weight.shape[1]} features, as weight is, got {x.dtype} of "
+                f"{tuple(x.shape)}"
+            )
