@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from zolib.noise import backend, fused, stream
-from zolib.noise.rounding import HALF, shifted
+from zolib.noise import fused, stream
+from zolib.noise.rounding import shifted
 from zolib.probes import Gaussian, Probe, Rademacher, Target
 
 #: Directions are drawn for as many samples at once as this many numbers hold; above it, one parameter at a time.
@@ -29,9 +29,9 @@ class Directions:
         self.d = sum(t.value.numel() for t in targets)
         probe.validate(self.d, samples)
         self.law = LAWS.get(type(probe))
-        # where each target stands among those drawn together, many samples at once; the others are drawn alone
-        self._place = {j: i for i, j in enumerate(j for j, t in enumerate(targets) if not self._better_alone(t))}
-        self._group = [targets[j] for j in self._place]
+        alone = [self.law is not None and fused.redrawn(t.value, self.law) for t in targets]
+        self._group = [t for t, one in zip(targets, alone, strict=True) if not one]  # drawn for many samples at once
+        self._place = {j: i for i, j in enumerate(j for j, one in enumerate(alone) if not one)}
         self._size = sum(t.value.numel() for t in self._group)
         if self._size > CHUNK and probe.block == 1:
             self._place, self._group, self._size = {}, [], 0
@@ -39,11 +39,6 @@ class Directions:
         self._range = range(0)
         self._factor: tuple[int, Tensor | None] = (-1, None)
         self._bits: dict[int, Tensor] = {}
-
-    def _better_alone(self, target: Target) -> bool:
-        """Whether to draw again, in a kernel, beats reading what is kept: true of signs, and where a kernel rounds."""
-        cheap = self.law == stream.SIGN or (self.law is not None and target.value.dtype in HALF)
-        return cheap and backend.kernels(target.value) is not None
 
     def __call__(self, k: int, j: int) -> Tensor:
         """float32, of the target's shape, on its device."""

@@ -79,6 +79,11 @@ def update_(value: Tensor, law: int, terms: Sequence[Term], parameter: int, deca
     value.copy_(total)
 
 
+def redrawn(value: Tensor, law: int) -> bool:
+    """Whether to draw again, in a kernel, costs less than to keep z and read it: true of signs, and where it rounds."""
+    return (law == stream.SIGN or value.dtype in HALF) and backend.kernels(value) is not None
+
+
 def _draw(law: int, value: Tensor, seed: int, step: int, sample: int, parameter: int) -> Tensor:
     part = [(parameter, value.numel())]
     return stream.draw(law, seed, step, range(sample, sample + 1), part, value.device)[0].view(value.shape)
