@@ -4,7 +4,7 @@ Gradients of any function or module from its values (:func:`grad`, :func:`backwa
 (:func:`check`), and noise that is a function of its seed (:mod:`zolib.noise.stream`).
 """
 
-from zolib import noise, rules
+from zolib import hardware, noise, rules
 from zolib.accounting import Oracle
 from zolib.backpropagation import Backpropagation
 from zolib.check import Report, check
@@ -13,6 +13,7 @@ from zolib.errors import LossError, ParameterError
 from zolib.estimates import Estimate, Replay
 from zolib.feedback import Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, Utilities, ZScores
 from zolib.gradient import backward, estimate, grad
+from zolib.hardware import Intrinsic
 from zolib.methods import catalogue
 from zolib.nodes import Activities, Nodes
 from zolib.noise import manual_seed
@@ -29,6 +30,7 @@ __all__ = [
     "Exact",
     "Feedback",
     "Gaussian",
+    "Intrinsic",
     "LossError",
     "LowRank",
     "Nodes",
@@ -52,6 +54,7 @@ __all__ = [
     "check",
     "estimate",
     "grad",
+    "hardware",
     "manual_seed",
     "noise",
     "rules",
