@@ -79,6 +79,11 @@ class Probe:
         return None
 
 
+def _axes() -> Any:
+    """The field of a law that says what the axes of a loss are: by keyword, and seldom of interest in a repr."""
+    return field(default=None, kw_only=True, repr=False)
+
+
 def _draw(law: int, targets: Sequence[Target], seed: int, step: int, samples: range) -> list[Tensor]:
     """One law of the stream over several targets, each on its own device."""
     drawn: dict[int, Tensor] = {}
