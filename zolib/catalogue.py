@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,24 @@ from zolib.probes import PROBES, Probe
 
 #: What the mean of an estimate can be: the gradient; right up to a positive factor or matrix; neither.
 SCALES = ("gradient", "direction", "none")
+
+
+class Learner(Protocol):
+    """A learning rule at work: ``step()`` makes one step and returns the loss."""
+
+    def step(self) -> Tensor: ...
+
+
+class Row(Protocol):
+    """What the catalogue asks of a row: :class:`Method`, or a rule in time (:mod:`zolib.rules.rows`)."""
+
+    name: str
+    scale: str
+
+    def start(self, closure: Callable[[], Any], model: nn.Module, lr: float, **settings: Any) -> Learner: ...
+
+    def cells(self) -> tuple[str, ...]:
+        """The row in words, under :data:`COLUMNS`."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,16 @@ class Method:
         The closure returns a scalar, or one loss per example, (B,), where the noise sits on nodes.
         """
         return Run(self, closure, model, lr, **settings)
+
+    def cells(self) -> tuple[str, ...]:
+        """The row in words, under :data:`COLUMNS`."""
+        feedback = self.feedback()
+        probe, signal = getattr(self.probe, "law", _name_of(self.probe, PROBES)), _name_of(feedback, FEEDBACKS)
+        if self.probe.where != "nothing":
+            probe += f" on {self.probe.where}"
+        update = self.update.__name__ + (f", {self.local.__name__}" if self.local else "")
+        cells = (self.name, f"{self.title}; {self.reference}", str(self.order), probe, signal, update)
+        return (*cells, _evaluations(self, feedback), self.scale, self.memory)
 
 
 class Run:
@@ -119,15 +147,15 @@ COLUMNS = ("name", "method", "order", "probe", "feedback", "update", "evaluation
 class Catalogue:
     """Learning rules by name.  ``catalogue["spsa"]``, ``catalogue.table()``, ``catalogue.add(method)``."""
 
-    rows: dict[str, Method] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict)  # of Row
 
-    def add(self, method: Method) -> None:
+    def add(self, method: Row) -> None:
         """Add a row.  Raises ValueError if the name is taken."""
         if method.name in self.rows:
             raise ValueError(f"method {method.name!r} is in the catalogue already; choose another name")
         self.rows[method.name] = method
 
-    def __getitem__(self, name: str) -> Method:
+    def __getitem__(self, name: str) -> Any:
         if name not in self.rows:
             near = difflib.get_close_matches(str(name).lower(), self.rows, n=1, cutoff=0.4)
             hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -142,7 +170,7 @@ class Catalogue:
 
     def table(self) -> Table:
         """The taxonomy: one row a method, in words.  Print it, or read its ``rows``."""
-        return Table([_in_words(method) for method in self.rows.values()])
+        return Table([method.cells() for method in self.rows.values()])
 
     def __repr__(self) -> str:
         return f"Catalogue({', '.join(self.rows)})"
@@ -162,16 +190,6 @@ class Table:
         )
 
     __repr__ = __str__
-
-
-def _in_words(method: Method) -> tuple[str, ...]:
-    feedback = method.feedback()
-    probe, signal = getattr(method.probe, "law", _name_of(method.probe, PROBES)), _name_of(feedback, FEEDBACKS)
-    if method.probe.where != "nothing":
-        probe += f" on {method.probe.where}"
-    update = method.update.__name__ + (f", {method.local.__name__}" if method.local else "")
-    cells = (method.name, f"{method.title}; {method.reference}", str(method.order), probe, signal, update)
-    return (*cells, _evaluations(method, feedback), method.scale, method.memory)
 
 
 def _evaluations(method: Method, feedback: Feedback) -> str:

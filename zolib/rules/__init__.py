@@ -3,6 +3,16 @@
 from zolib.rules.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from zolib.rules.nrl import NRL
 from zolib.rules.oua import OUA
+from zolib.rules.rows import InTime
 from zolib.rules.three_factor import Cubed, Fluctuation, ThreeFactor
 
-__all__ = ["NRL", "OUA", "Cubed", "DirectFeedbackAlignment", "FeedbackAlignment", "Fluctuation", "ThreeFactor"]
+__all__ = [
+    "NRL",
+    "OUA",
+    "Cubed",
+    "DirectFeedbackAlignment",
+    "FeedbackAlignment",
+    "Fluctuation",
+    "InTime",
+    "ThreeFactor",
+]

@@ -175,8 +175,7 @@ class _DirectWires(_Wires):
 
     def errors(self, loss: Tensor, parameters: list[Tensor]) -> Sequence[Tensor | None]:
         assert self.output is not None
-        (error,) = torch.autograd.grad(loss, [self.output], retain_graph=True)
-        sums = list(torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True))
+        error, *sums = torch.autograd.grad(loss, [self.output, *parameters], allow_unused=True, retain_graph=True)
         for h in self.handed:
             wire = self.wire((h.shape[-1], error.shape[-1]), h)
             found = torch.autograd.grad(h, parameters, error @ wire.T, allow_unused=True, retain_graph=True)
