@@ -105,6 +105,11 @@ class Aligned:
             mode = self.probe.mode()
             with mode:
                 loss = self.subject.closure()
+            if not mode.maps:
+                raise ParameterError(
+                    f"{name} saw no linear layer or convolution in the closure, so there is nothing to wire: errors "
+                    "would come down by the weights. Products of many chips or replicas at once are not opened"
+                )
             if not isinstance(loss, Tensor) or not loss.requires_grad:
                 raise LossError("closure() returned a loss without a way back; return the tensor, without .item()")
             mean = loss.mean() if loss.ndim == 1 else loss
@@ -129,10 +134,11 @@ class _Wires(TorchFunctionMode):
     def __init__(self, seed: int):
         super().__init__()
         low, high = stream.fold(seed, _WIRES)
-        self.seed, self.calls = low | high << 32, 0
+        self.seed, self.calls, self.maps = low | high << 32, 0, 0
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        self.maps += func in _MAPS
         if func not in _MAPS or not args[0].requires_grad:
             return func(*args, **kwargs)
         x, weight = args[0], args[1] if len(args) > 1 else kwargs["weight"]
@@ -168,6 +174,7 @@ class _DirectWires(_Wires):
             )
         if func is not F.linear:
             return func(*args, **kwargs)
+        self.maps += 1
         if args[0].requires_grad:
             self.handed.append(args[0])
         self.output = func(args[0].detach(), *args[1:], **kwargs)
