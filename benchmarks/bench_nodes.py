@@ -1,15 +1,17 @@
 """What node noise costs, in forward passes of the same layer, all measured in one run.
 
-    python benchmarks/bench_nodes.py [--threads 1] [--repeats 15]
+    python benchmarks/bench_nodes.py [--threads 1] [--repeats 31] [--law gaussian] [--device cuda]
 
-Columns, each as a multiple of the plain pass: what noise adds to the first evaluation of a pair, where it is drawn, to
-the second, where it is at hand, and to one of them on average; the draw alone; and the eligibility, once per pair.  The
-passes take turns, so that whatever else the machine does falls on all of them; medians are printed.
+Columns, each as a multiple of the plain pass: what an evaluation costs on top of it without noise, since each operation
+is looked at; what the noise adds to that, in the first and in the second evaluation of a pair; both together, on
+average over the pair; and the eligibility, once per pair.  The passes take turns, so that whatever else the machine
+does falls on all of them; printed are medians of the ratios of neighbours.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 
@@ -42,7 +44,7 @@ def clock(f, device):
 
 
 def measure(make, shape, law, repeats, device):
-    """Medians in seconds: plain pass, first and second of a pair, the draw, the eligibility."""
+    """Medians: a plain pass in seconds, and the rest in plain passes: looking, noise first and second, eligibility."""
     layer, x = make().to(device), torch.randn(shape, device=device)
 
     def closure():
@@ -51,38 +53,37 @@ def measure(make, shape, law, repeats, device):
     rows = []
     for step in range(repeats + 2):
         with quiet_torch():
-            plain, _ = clock(closure, device)
+            before, _ = clock(closure, device)
             subject = Subject(closure, layer, "Nodes")
             experiment = Nodes(law).experiment(subject, 0, step, 1, "raise")
+            clean, _ = clock(lambda: experiment.evaluate(None, 0.0), device)  # noqa: B023
             first, _ = clock(lambda: experiment.evaluate(0, 1e-3), device)  # noqa: B023
             second, _ = clock(lambda: experiment.evaluate(0, -1e-3), device)  # noqa: B023
-            site = experiment.sites[0][0]
+            after, _ = clock(closure, device)
             credit, _ = clock(lambda: experiment.estimate(torch.ones(1)), device)  # noqa: B023
-            fresh = Nodes(law).experiment(subject, 1, step, 1, "raise")
-            draw, _ = clock(lambda: fresh.noise(site, 0), device)  # noqa: B023
-        rows.append((plain, first, second, draw, credit))
+        plain = (before + after) / 2
+        rows.append((plain, clean / plain - 1, (first - clean) / plain, (second - clean) / plain, credit / plain))
     return [statistics.median(column) for column in zip(*rows[2:], strict=True)]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=31)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--law", default="rademacher", choices=["gaussian", "rademacher"])
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
     manual_seed(0)
-    print(f"torch {torch.__version__}, {settings.device}, {settings.threads} threads, {settings.law} noise")
-    print(
-        f"{'layer':24s}{'pass, ms':>10s}{'+ first':>10s}{'+ second':>10s}{'+ mean':>8s}{'draw':>8s}{'eligibility':>13s}"
-    )
+    load = ", load " + " ".join(f"{x:.1f}" for x in os.getloadavg()) if hasattr(os, "getloadavg") else ""
+    print(f"torch {torch.__version__}, {settings.device}, {settings.threads} threads, {settings.law} noise{load}")
+    columns = ("looking", "first", "second", "together", "eligibility")
+    print(f"{'layer':24s}{'pass, ms':>10s}" + "".join(f"{c:>13s}" for c in columns))
     for name, (make, shape) in CASES.items():
-        plain, first, second, draw, credit = measure(make, shape, settings.law, settings.repeats, settings.device)
-        ratios = ((first - plain) / plain, (second - plain) / plain, draw / plain, credit / plain)
-        print(f"{name:24s}{plain * 1e3:10.2f}{ratios[0]:10.2f}{ratios[1]:10.2f}{sum(ratios[:2]) / 2:8.2f}", end="")
-        print(f"{ratios[2]:8.2f}{ratios[3]:13.2f}")
+        plain, look, first, second, credit = measure(make, shape, settings.law, settings.repeats, settings.device)
+        ratios = (look, first, second, look + (first + second) / 2, credit)
+        print(f"{name:24s}{plain * 1e3:10.2f}" + "".join(f"{r:13.2f}" for r in ratios), flush=True)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,9 @@ class OnNodes:
     def _shaken(self, site: Site, a: Tensor, k: int, scale: float, second: int = 0) -> Tensor:
         law, sample = LAWS[self.probe.law], k + second * self.samples
         if fused.redrawn(a, law):
-            return fused.perturbed(a, law, self.seed, self.step, sample, site.index, scale)
+            # in place: no linear map needs its output for its own backward pass, and nobody else has seen it
+            fused.update_(a, law, [fused.Term(self.seed, self.step, sample, scale)], site.index)
+            return a
         if a.dtype == torch.float32:
             return torch.add(a, self.noise(site, k, second), alpha=scale)  # in one pass over memory
         bits = lambda: self._draw(stream.ROUNDING, range(sample, sample + 1), site).view(site.shape)  # noqa: E731
