@@ -9,12 +9,14 @@ from zolib.accounting import Oracle
 from zolib.backpropagation import Backpropagation
 from zolib.check import Report, check
 from zolib.decorrelation import Decorrelation
-from zolib.errors import LossError, ParameterError
+from zolib.errors import JournalError, LossError, ParameterError
 from zolib.estimates import Estimate, Replay
 from zolib.feedback import Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, Utilities, ZScores
 from zolib.gradient import backward, estimate, grad
 from zolib.hardware import Intrinsic
+from zolib.journal import Journal
 from zolib.methods import catalogue
+from zolib.mezo import MeZO
 from zolib.nodes import Activities, Nodes
 from zolib.noise import manual_seed
 from zolib.probes import Coordinate, Gaussian, LowRank, Orthogonal, Probe, Rademacher, Sphere
@@ -31,8 +33,11 @@ __all__ = [
     "Feedback",
     "Gaussian",
     "Intrinsic",
+    "Journal",
+    "JournalError",
     "LossError",
     "LowRank",
+    "MeZO",
     "Nodes",
     "OneSided",
     "Oracle",
