@@ -1,7 +1,7 @@
 """Named learning rules as triples of probe, feedback and update.
 
 One row is one method of the literature; the taxonomy page of the book is printed from here, and a test runs every row.
-The rows themselves are in :mod:`zolib.methods`.
+The rows themselves are in ``zolib/methods.py``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Learner(Protocol):
 
 
 class Row(Protocol):
-    """What the catalogue asks of a row: :class:`Method`, or a rule in time (:mod:`zolib.rules.rows`)."""
+    """What the catalogue asks of a row: :class:`Method`, or a rule in time (``zolib/rules/rows.py``)."""
 
     name: str
     scale: str
@@ -37,7 +37,7 @@ class Row(Protocol):
     def start(self, closure: Callable[[], Any], model: nn.Module, lr: float, **settings: Any) -> Learner: ...
 
     def cells(self) -> tuple[str, ...]:
-        """The row in words, under :data:`COLUMNS`."""
+        """The row in words, under ``COLUMNS``."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Method:
 
     @property
     def scale(self) -> str:
-        """What its estimate tends to as sigma goes to 0, one of :data:`SCALES`."""
+        """What its estimate tends to as sigma goes to 0, one of ``SCALES``."""
         return max(self.probe.scale, self.feedback().scale, key=SCALES.index)
 
     def evaluations(self, samples: int) -> int:
@@ -88,7 +88,7 @@ class Method:
         return Run(self, closure, model, lr, **settings)
 
     def cells(self) -> tuple[str, ...]:
-        """The row in words, under :data:`COLUMNS`."""
+        """The row in words, under ``COLUMNS``."""
         feedback = self.feedback()
         probe, signal = getattr(self.probe, "law", _name_of(self.probe, PROBES)), _name_of(feedback, FEEDBACKS)
         if self.probe.where != "nothing":
@@ -178,7 +178,7 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of words under :data:`COLUMNS`."""
+    """Rows of words under ``COLUMNS``."""
 
     rows: list[tuple[str, ...]]
 

@@ -1,6 +1,6 @@
 """A chip one can train: simulated analog hardware whose weights are ordinary parameters.
 
-Effects are stages, sorted by when their error is drawn (:mod:`~zolib.hardware.stage`); a :class:`Chip` is a list of
+Effects are stages, sorted by when their error is drawn (:class:`Stage`); a :class:`Chip` is a list of
 them; :func:`deploy` puts a model on it.  Every optimizer and every rule of the library then trains it as any other.
 """
 

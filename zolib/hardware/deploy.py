@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils import _pytree as pytree
 
 from zolib.hardware.chip import Chip, Counters
@@ -84,7 +85,7 @@ class Deployed(nn.Module):
 
     @property
     def counters(self) -> Counters:
-        """What has been done so far, on all chips together: a copy, to subtract from a later one."""
+        """What has been done so far, on all chips together; a copy, to subtract from a later one."""
         return replace(self.chip.counts)
 
     def energy(self, table: Table, since: Counters | None = None) -> Energy:
@@ -103,6 +104,14 @@ class Deployed(nn.Module):
             if model is None or name.startswith("__"):
                 raise
             return getattr(model, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        modules = self.__dict__.get("_modules", {})
+        model = modules.get("model")
+        if model is not None and name not in self.__dict__ and name not in modules and hasattr(model, name):
+            setattr(model, name, value)
+        else:
+            super().__setattr__(name, value)
 
 
 def deploy(
@@ -195,8 +204,9 @@ class _Placing:
             module = self._tile(module, name)
         elif not stays:
             _refuse_unsupported(module, name)
-            for child_name, child in list(module.named_children()):
-                module._modules[child_name] = self.place(child, f"{name}.{child_name}" if name else child_name)
+            for child_name, child in list(module._modules.items()):  # twice where the model has it twice
+                if child is not None:
+                    module._modules[child_name] = self.place(child, f"{name}.{child_name}" if name else child_name)
         if _among(original, name, self.outputs):
             if isinstance(module, Tile):
                 raise ValueError(
@@ -235,7 +245,7 @@ def _among(module: nn.Module, name: str, entries: list) -> bool:
 def _refuse_unsupported(module: nn.Module, name: str) -> None:
     whole = isinstance(module, (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer))
     matrices = [key for key, p in module.named_parameters(recurse=False) if p.ndim >= 2]
-    if whole or (matrices and not isinstance(module, _DIGITAL)):
+    if whole or is_parametrized(module) or (matrices and not isinstance(module, _DIGITAL)):
         held = f"its matrix {matrices[0]!r} is" if matrices else "its matrices are"
         raise TypeError(
             f"module {name or '(the model itself)'!r} is a {type(module).__name__}, and {held} beyond this simulation, "

@@ -10,7 +10,7 @@ from zolib.hardware.tile import Tile
 
 
 class Linear(Tile):
-    """``nn.Linear`` on a chip: ([S *] B, ..., in) to ([S *] B, ..., out)."""
+    """``nn.Linear`` on a chip: ([S x] B, ..., in) to ([S x] B, ..., out)."""
 
     def __init__(self, chip, number: int, layer: nn.Linear, w_max: float | None = None):
         super().__init__(chip, number, layer, w_max)
@@ -22,10 +22,7 @@ class Linear(Tile):
         if x.ndim == 3:  # (S, B, in) (S, in, out)
             return torch.bmm(x, w.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, w.mT)
         y = torch.einsum("s...i,soi->s...o", x, w)
-        return y if bias is None else y + bias.view(len(bias), *(1,) * (x.ndim - 2), -1)
-
-    def spread(self, values: Tensor) -> Tensor:
-        return values.unsqueeze(1) if self.lead else values
+        return y if bias is None else y + self.spread(bias, y.ndim)
 
     def _rows(self, x: Tensor) -> int:
         return x.numel() // self.in_features
@@ -37,7 +34,7 @@ class Linear(Tile):
 class Conv2d(Tile):
     """``nn.Conv2d`` on a chip: one column of cells for each output channel, read at each position.
 
-    ([S *] B, C, H, W) to ([S *] B, out, H', W').
+    ([S x] B, C, H, W) to ([S x] B, out, H', W').
     """
 
     input_axes = (-3, -2, -1)
@@ -63,7 +60,7 @@ class Conv2d(Tile):
         w = w.view(len(w), self.groups, w.shape[1] // self.groups, -1)
         y = torch.einsum("sgoi,sbgil->sbgol", w, patches)
         y = y.reshape(*y.shape[:2], -1, height, width)
-        return y if bias is None else y + self.spread(bias)
+        return y if bias is None else y + self.spread(bias, y.ndim)
 
     def _size(self, padded: torch.Size) -> tuple[int, int]:
         kernel = self.weight.shape[-2:]

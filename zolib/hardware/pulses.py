@@ -60,7 +60,7 @@ class ConstantStep(CellStage):
         self.up_down, self.up_down_d2d = number("up_down", up_down, -1, 1), number("up_down_d2d", up_down_d2d)
         self.low, self.high = number("low", low, low=-math.inf, high=0.0), number("high", high, above=True)
         self.bound_d2d = number("bound_d2d", bound_d2d)
-        #: Pulses in one train: enough to cross the range twice; a longer train ends there.
+        # enough pulses to cross the range twice; a longer train ends there
         self.longest = math.ceil(2 * (self.high - self.low) / self.step)
 
     def build(self, cells) -> None:
@@ -133,11 +133,12 @@ class SoftBounds(LinearStep):
     point :math:`u^* = (s^+ - s^-)/(s^+/b^+ - s^-/b^-)`.
 
     Args:
-        others: As for :class:`ConstantStep`.
+        step, others: As for :class:`ConstantStep`.
     """
 
-    def __init__(self, **others: float):
-        super().__init__(gamma_up=1.0, gamma_down=1.0, gamma_d2d=0.0, **others)
+    def __init__(self, step: float = 1 / 600, **others: float):
+        super().__init__(gamma_up=1.0, gamma_down=1.0, gamma_d2d=0.0, step=step, **others)
+        self.others = others
 
 
 class ExponentialStep(ConstantStep):
