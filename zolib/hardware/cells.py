@@ -70,7 +70,7 @@ class Cells(nn.Module):
 
     def age(self) -> Tensor:
         """Seconds since each cell was written."""
-        return (self.chip.now - self.written).to(self.g.dtype) * 1e-9
+        return ((self.chip.now - self.written).double() / 1e9).to(self.g.dtype)
 
     @torch.no_grad()
     def program(self, target: Tensor | float, where: Tensor | None = None) -> None:

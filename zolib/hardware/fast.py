@@ -104,7 +104,7 @@ class Thermal(GaussianStage):
         self.power.copy_(4 * BOLTZMANN * self.temperature * self.bandwidth * total / _full(self, tile) ** 2)
 
     def variance(self, read) -> Tensor:
-        return read.tile.spread(self.power) * read.unit**2
+        return read.tile.spread(self.power, read.x.ndim) * read.unit**2
 
 
 class Shot(GaussianStage):

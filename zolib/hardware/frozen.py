@@ -77,4 +77,5 @@ class ReadoutMismatch(OutputStage):
         self.register_buffer("offsets", self.offset * tile.normal(self, 1))
 
     def forward(self, y: Tensor, read) -> Tensor:
-        return y * read.tile.spread(self.gains) + read.tile.spread(self.offsets) * read.unit
+        gains, offsets = (read.tile.spread(values, y.ndim) for values in (self.gains, self.offsets))
+        return y * gains + offsets * read.unit

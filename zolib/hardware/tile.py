@@ -75,12 +75,25 @@ class Tile(Outputs):
         if not (self.outputs or self.corrected):
             y = self.product(read.x, w, self.bias)
         else:
-            y = self._through(self.product(read.x, w), read)
+            y, bias = self._before_bias(read.x, w)
+            y = self._through(y, read)
             if self.corrected:
                 y = y * self.correction.view(*chip.lead, *[1] * (y.ndim - self.lead))
-            y = y if self.bias is None else y + self.spread(self.bias)
+            y = y if bias is None else y + self.spread(bias, y.ndim)
         chip.now += round(rows // (chip.n_chips or 1) * chip.read_time * 1e9)
         return self.folded(y)
+
+    def _before_bias(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The product, and the bias that is still to be added.
+
+        Noise on nodes meets weight and bias together, once; then the bias is taken off again for the analog part.
+        """
+        if self.bias is None or not _modes(self.bias, PreActivations):
+            return self.product(x, w), self.bias
+        with torch._C.DisableTorchFunction():
+            bias = self.bias.detach().clone()
+        y = self.product(x, w, self.bias)
+        return y - self.spread(bias, y.ndim), bias
 
     @torch.no_grad()
     def compensate(self) -> None:
@@ -123,10 +136,11 @@ class Tile(Outputs):
         w = self.weight.detach()
         return w.new_zeros(w.shape[: self.lead + 1])
 
-    def spread(self, values: Tensor) -> Tensor:
-        """([S,] outputs) in a shape that broadcasts to the outputs."""
-        axes = (1,) * (-1 - self.unit_axis)
-        return values.view(*values.shape[:-1], *(1,) * self.lead, values.shape[-1], *axes)
+    def spread(self, values: Tensor, dims: int) -> Tensor:
+        """([S,] outputs) in a shape that broadcasts to outputs of so many axes."""
+        after = -1 - self.unit_axis
+        between = dims - values.ndim - after
+        return values.view(*values.shape[:-1], *(1,) * between, values.shape[-1], *(1,) * after)
 
     def normal(self, stage: OutputStage, which: int) -> Tensor:
         """FROZEN normal numbers, one for each output: ([S,] outputs)."""
@@ -145,13 +159,16 @@ class Tile(Outputs):
             if isinstance(p, nn.Parameter):  # and not a value that stands in for it
                 self._synchronise(p.detach())
             self._refresh()
-        modes = [m for m in _get_current_function_mode_stack() if isinstance(m, PointOfUse) and id(p) in m._position]
-        followed = any(isinstance(m, PreActivations) for m in modes)
-        if isinstance(p, nn.Parameter) and (followed or not modes):
+        followed = _modes(p, PreActivations)
+        if isinstance(p, nn.Parameter) and (followed or not _modes(p, PointOfUse)):
             if not (followed or torch.is_grad_enabled()):
                 return self.effective
             with torch.enable_grad():
-                return _Straight.apply(p.view_as(p), self.effective)  # a mode sees view_as, and nothing else
+                seen = p.view_as(p)  # by a mode, which does not see the next line
+                w = _Straight.apply(seen, self.effective)
+            for mode in followed:
+                mode.stands_for(w, seen)
+            return w
         self.chip.counts.probes += p.numel()
         shift = self._targets(p) - self._targets(self.synced)
         return self.cells.mapping.join(self.cells.read(shift), self.cells.arms) * self.w_max
@@ -188,6 +205,11 @@ class Tile(Outputs):
         self._stale = True
 
     _stale, _seen = True, -1
+
+
+def _modes(p: Tensor, kind: type[PointOfUse]) -> list[Any]:
+    """The modes of that kind that put something in the place of a parameter."""
+    return [m for m in _get_current_function_mode_stack() if isinstance(m, kind) and id(p) in m._position]
 
 
 def _replicated(parameter: Tensor, chip: Chip) -> nn.Parameter:

@@ -161,6 +161,10 @@ class PreActivations(PointOfUse):
                 return args[0].copy_(self._at_site(_SUMS_IN_PLACE[name], args, kwargs))
         return self._followed(func, args, kwargs)
 
+    def stands_for(self, result: Tensor, source: Tensor) -> None:
+        """A result that was made out of sight of this mode depends on parameters as ``source`` does."""
+        self._kinds[result] = self._kind(source)
+
     def _followed(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """Run an operation that is no site, and remember what its result depends on."""
         with torch.enable_grad():
