@@ -39,13 +39,14 @@ class State:
         self._python = random.getstate()
 
     def drawn(self) -> int:
-        """A checksum of where the generators stood, if an evaluation has drawn from them; otherwise 0."""
-        now = State([], [torch.device("cuda", i) for i in self._cuda])
-        return zlib.crc32(self._generators()) if now._generators() != self._generators() else 0
+        """A checksum of where the generators stood that an evaluation has drawn from; 0 if there are none."""
+        now = State([], [torch.device("cuda", i) for i in self._cuda])._generators()
+        moved = [was for was, is_ in zip(self._generators(), now, strict=True) if was != is_]
+        return zlib.crc32(b"".join(moved)) if moved else 0
 
-    def _generators(self) -> bytes:
-        states = [self._torch, *self._torch_cuda]
-        return b"".join(s.numpy().tobytes() for s in states) + pickle.dumps((self._numpy, self._python))
+    def _generators(self) -> list[bytes]:
+        states = [s.numpy().tobytes() for s in (self._torch, *self._torch_cuda)]
+        return [*states, pickle.dumps(self._numpy), pickle.dumps(self._python)]
 
     def buffers(self) -> list[Tensor]:
         """The buffers, as they are now."""

@@ -19,9 +19,9 @@ A script, started with ``torchrun --standalone --nproc-per-node 2 script.py``:
     model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
     x = torch.randn(64, 4)
     y = x[:, :1] * x[:, 1:2]
-    opt = zo.MeZO(model, lr=1e-2, samples=8, process_group=dist.group.WORLD, journal="run.journal")
+    opt = zo.MeZO(model, lr=1e-1, samples=8, process_group=dist.group.WORLD, journal="run.journal")
     first = torch.nn.functional.mse_loss(model(x), y).item()
-    while opt.steps < 300:
+    while opt.steps < 200:
         opt.step(lambda: torch.nn.functional.mse_loss(model(x), y))
     last = torch.nn.functional.mse_loss(model(x), y).item()
     print(f"rank {dist.get_rank()}: {first:.3f} to {last:.3f}")
@@ -29,8 +29,10 @@ A script, started with ``torchrun --standalone --nproc-per-node 2 script.py``:
 
 A failure in one process (an exception, a loss that is not finite) travels with the losses: all refuse the step
 together.  A process that dies breaks the connection, and the others' step raises.  With a journal a new start of the
-script (``torchrun --max-restarts 3``) goes on where the run was: the first process writes the journal, and at the start
-it tells the records to the others, who replay them from the initial weights.
+script goes on where the run was: the first process writes the journal, and at the start it tells the records to the
+others, who replay them from the initial weights.  ``torchrun --max-restarts 3`` starts anew by itself; torch 2.5 and
+later then need ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`` in the environment, or the new processes find the old addresses
+(PyTorch issue 135712).
 """
 
 from __future__ import annotations
@@ -84,7 +86,9 @@ class Team:
             if error is not None:
                 raise error
             name, message = words[failed[0]]
-            raise getattr(errors, name, RuntimeError)(f"rank {failed[0]} refused: {name}: {message}")
+            if hasattr(errors, name):
+                raise getattr(errors, name)(f"rank {failed[0]}: {message}")
+            raise RuntimeError(f"rank {failed[0]}: {name}: {message}")
         return [answer[1:] for answer in answers]
 
     def first(self, f: Callable[[], T]) -> T | None:
