@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import os
 import subprocess
 import sys
 import warnings
@@ -189,6 +190,7 @@ def moved(threads):
 
 def _in_a_fork(pipe):
     pipe.send_bytes(moved(2))
+    pipe.send(cpu._threads(1).submit(os.getpid).result(30))
 
 
 class Noisy(Dataset):
@@ -209,6 +211,7 @@ def test_a_forked_process_has_threads_of_its_own():
     child.start()
     assert here.poll(60), "the child hangs"
     assert here.recv_bytes() == expected
+    assert here.poll(60) and here.recv() == child.pid  # not only right, but by a thread that is there
     child.join(60)
     loader = DataLoader(Noisy(), num_workers=1, multiprocessing_context="fork", batch_size=None, timeout=60)
     for item in loader:
