@@ -133,3 +133,19 @@ def test_a_record_is_read_and_an_unknown_one_refused():
     assert problems.recorded("perturbing-digits.json")["rows"]
     with pytest.raises(FileNotFoundError, match="perturbing-digits.json"):
         problems.recorded("perturbing-letters.json")
+
+
+def test_the_transformer_is_causal_tied_and_the_same_from_the_same_seed():
+    before = torch.get_rng_state()
+    model = problems.Transformer(width=16, heads=2, context=12, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    tokens = torch.arange(24).view(2, 12)
+    logits = model(tokens)
+    assert logits.shape == (2, 12, 128)
+    changed = tokens.clone()
+    changed[:, 7:] = 100
+    torch.testing.assert_close(model(changed)[:, :7], logits[:, :7])
+    assert not torch.allclose(model(changed)[:, 7:], logits[:, 7:])
+    again = problems.Transformer(width=16, heads=2, context=12, seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert sum(p.numel() for p in problems.Transformer().parameters()) == 116_480

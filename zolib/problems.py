@@ -141,3 +141,48 @@ def power_law(d: int, alpha: float) -> np.ndarray:
     if d < 1:
         raise ValueError(f"d={d}: there must be at least one direction")
     return np.arange(1.0, d + 1) ** -alpha
+
+
+class Transformer(nn.Module):
+    """A small language model over bytes: token ids of shape (B, T) to logits (B, T, 128), causal.
+
+    Embeddings of 128 tokens (ASCII) and of ``context`` positions; ``layers`` blocks of attention and a GELU network
+    four times as wide, each behind a LayerNorm and added to its input; a last LayerNorm; logits by the token embedding
+    again (tied). With the defaults 116,480 parameters. Matrices are normal with standard deviation 0.02, drawn from a
+    generator of their own; gains 1, biases 0.
+    """
+
+    def __init__(self, width: int = 64, layers: int = 2, heads: int = 4, context: int = 128, seed: int = 0):
+        super().__init__()
+        self.heads = heads
+        self.token = nn.utils.skip_init(nn.Embedding, 128, width)
+        self.place = nn.utils.skip_init(nn.Embedding, context, width)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm": nn.LayerNorm(width),
+                    "qkv": nn.utils.skip_init(nn.Linear, width, 3 * width),
+                    "out": nn.utils.skip_init(nn.Linear, width, width),
+                    "norm2": nn.LayerNorm(width),
+                    "up": nn.utils.skip_init(nn.Linear, width, 4 * width),
+                    "down": nn.utils.skip_init(nn.Linear, 4 * width, width),
+                }
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                nn.init.normal_(parameter, std=0.02, generator=generator)
+            elif "norm" not in name:
+                nn.init.zeros_(parameter)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.token(tokens) + self.place.weight[: tokens.shape[-1]]
+        for block in self.blocks:
+            q, k, v = block["qkv"](block["norm"](x)).unflatten(-1, (3, self.heads, -1)).movedim((-3, -2), (0, -3))
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, heads, T, width / heads)
+            x = x + block["out"](mixed.movedim(-3, -2).flatten(-2))
+            x = x + block["down"](nn.functional.gelu(block["up"](block["norm2"](x))))
+        return self.norm(x) @ self.token.weight.T
