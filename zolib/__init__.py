@@ -19,6 +19,7 @@ from zolib.methods import catalogue
 from zolib.mezo import MeZO
 from zolib.nodes import Activities, Nodes
 from zolib.noise import manual_seed
+from zolib.population import Population
 from zolib.probes import Coordinate, Gaussian, LowRank, Orthogonal, Probe, Rademacher, Sphere
 from zolib.tangent import Exact
 from zolib.updates import SignSGD
@@ -43,6 +44,7 @@ __all__ = [
     "Oracle",
     "Orthogonal",
     "ParameterError",
+    "Population",
     "Probe",
     "Rademacher",
     "Ranks",

@@ -84,13 +84,15 @@ def _axes() -> Any:
     return field(default=None, kw_only=True, repr=False)
 
 
-def _draw(law: int, targets: Sequence[Target], seed: int, step: int, samples: range) -> list[Tensor]:
-    """One law of the stream over several targets, each on its own device."""
+def _draw(
+    law: int, targets: Sequence[Target], seed: int, step: int, samples: range, counts: Sequence[int] = ()
+) -> list[Tensor]:
+    """One law of the stream over several targets, each on its own device: ``counts`` values, or one per element."""
+    counts = counts or [t.value.numel() for t in targets]
     drawn: dict[int, Tensor] = {}
     for device in {t.value.device for t in targets}:
-        here = [t for t in targets if t.value.device == device]
-        parts = [(t.number, t.value.numel()) for t in here]
-        drawn |= zip((t.number for t in here), stream.draw(law, seed, step, samples, parts, device), strict=True)
+        here = [(t.number, count) for t, count in zip(targets, counts, strict=True) if t.value.device == device]
+        drawn |= zip((number for number, _ in here), stream.draw(law, seed, step, samples, here, device), strict=True)
     return [drawn[t.number] for t in targets]
 
 
@@ -193,23 +195,33 @@ class LowRank(Probe):
             raise ValueError(f"rank must be a whole number of at least 1, got {self.rank!r}")
 
     def draw(self, targets: Sequence[Target], d: int, seed: int, step: int, samples: range) -> list[Tensor]:
-        directions = []
-        for target in targets:
-            if target.value.ndim < 2:
-                part = [(target.number, target.value.numel())]
-                directions += stream.draw(stream.NORMAL, seed, step, samples, part, target.value.device)
-            else:
-                a, b = self.factors(target, seed, step, samples)
-                directions.append((a @ b.mT / self.rank**0.5).flatten(1))
-        return directions
+        return [self.made(t, z) for t, z in zip(targets, self.raw(targets, seed, step, samples), strict=True)]
 
-    def factors(self, target: Target, seed: int, step: int, samples: range) -> tuple[Tensor, Tensor]:
-        """The factors of a matrix with m rows and n columns: a (len(samples), m, r) and b (len(samples), n, r)."""
-        rows, columns = target.value.shape[0], target.value.shape[1:].numel()
-        part = [(target.number, (rows + columns) * self.rank)]
-        z = stream.draw(stream.NORMAL, seed, step, samples, part, target.value.device)[0]
-        a, b = z.split([rows * self.rank, columns * self.rank], dim=1)
-        return a.view(-1, rows, self.rank), b.view(-1, columns, self.rank)
+    def raw(self, targets: Sequence[Target], seed: int, step: int, samples: range) -> list[Tensor]:
+        """The normals that directions are made of, (len(samples), n): a vector's elements, a matrix's factors."""
+        return _draw(stream.NORMAL, targets, seed, step, samples, [self.size([t]) for t in targets])
+
+    def size(self, targets: Sequence[Target]) -> int:
+        """How many normals make one direction."""
+        return sum(sum(_sides(t)) * self.rank if t.value.ndim > 1 else t.value.numel() for t in targets)
+
+    def made(self, target: Target, raw: Tensor) -> Tensor:
+        """The directions themselves, (samples, numel)."""
+        if target.value.ndim < 2:
+            return raw
+        a, b = self.factors(target, raw)
+        return (a @ b.mT / self.rank**0.5).flatten(1)
+
+    def factors(self, target: Target, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a matrix with m rows and n columns: a (samples, m, r) and b (samples, n, r)."""
+        rows, columns = _sides(target)
+        a, b = raw[:, : rows * self.rank], raw[:, rows * self.rank :]
+        return a.view(len(raw), rows, self.rank), b.view(len(raw), columns, self.rank)
+
+
+def _sides(target: Target) -> tuple[int, int]:
+    """Rows and columns of a parameter as a matrix."""
+    return target.value.shape[0], target.value.shape[1:].numel()
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,11 @@ class Subject:
     """A closure and the parameters it consumes.  Evaluates the one with other values of the other.
 
     model: a module, its parameters, or pairs (name, parameter).  consumed: positions of the targets that any evaluation
-    asked for.  repeated: of those that one asked for more than once, None before the first evaluation.
+    asked for.  repeated: of those that one asked for more than once, None before the first evaluation.  source: what
+    returns the loss, for messages.
     """
+
+    source = "closure()"
 
     def __init__(
         self, closure: Callable[[], Any], model: nn.Module | Iterable[Tensor | tuple[str, Tensor]], probe: str
@@ -74,11 +77,11 @@ class Subject:
                 f"an evaluation never consumed parameter {', '.join(map(repr, missing[:3]))}"
                 f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}: the loss does not depend on it, or it "
                 "is consumed out of sight (a copy made before the evaluation, TorchScript, another thread). Check that "
-                "closure() runs this model; for a parameter that is rightly idle, freeze it or pass unused='skip'"
+                f"{self.source} runs this model; for a parameter that is rightly idle, freeze it or pass unused='skip'"
             )
         self.consumed |= mode.consumed
         self.repeated = mode.repeated | (self.repeated or set())
-        return checked_loss(loss, "closure()", self.probe)
+        return checked_loss(loss, self.source, self.probe)
 
 
 def as_trainable(value: Tensor, parameter: Tensor) -> Tensor:

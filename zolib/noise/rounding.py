@@ -27,7 +27,7 @@ def stochastic_round(x: Tensor, bits: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(x.abs() < 2.0**-14, subnormal, normal).to(dtype)
 
 
-def shifted(value: Tensor, z: Tensor, scale: float, bits: Callable[[], Tensor]) -> Tensor:
+def shifted(value: Tensor, z: Tensor, scale: float | Tensor, bits: Callable[[], Tensor]) -> Tensor:
     """``value + scale * z`` in the precision of ``value``; value is left as it is.
 
     float64 and float32 round to nearest.  float16 and bfloat16 are formed in float32 and rounded stochastically: to

@@ -1,0 +1,267 @@
+"""Many members in one evaluation: each operation is given the weights of all of them, and writes out as few as it can.
+
+The evaluation runs under :func:`torch.func.vmap`, which gives every activation a hidden axis for the members.  Member k
+has its own weights, and a matrix of low rank away from the common one is W_k = W + a_k b_k^T.  An operation that is
+linear in W need not form it:
+
+    x W_k^T = x W^T + (x b_k) a_k^T
+
+is one product with the W that all members share, and a thin one beside it.  So it goes for linear maps, matrix
+products, embeddings, convolutions, and for the attention and recurrent modules that are made of them.  Any other
+operation is given the weights of all members, written out for this one operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _functorch
+from torch.nn import functional as F
+
+from zolib.errors import ParameterError
+from zolib.noise.factored import Factors, Unable, Weight, cut, transposed, turned, weight
+from zolib.noise.opened import OPENED
+from zolib.noise.point_of_use import PointOfUse
+
+_CONVOLUTION = "input weight bias stride padding dilation groups".split()
+_TRANSPOSED = "input weight bias stride padding output_padding groups dilation".split()
+_ATTENTION = "query key value attn_mask dropout_p is_causal".split()
+
+
+def level_of(x: Tensor) -> int:
+    """The level of the vmap that hides an axis of x."""
+    return _functorch.maybe_get_level(x)
+
+
+class Members(PointOfUse):
+    """One evaluation of several members, inside vmap.
+
+    targets, others, names, keep: as for :class:`~zolib.noise.point_of_use.PointOfUse`.  written: ``written(j)`` is
+    target j of every member, (members, *shape).  factors: ``factors(j)`` is a and b of a matrix, as in
+    :class:`~zolib.noise.factored.Factors`, or None for what has none.  count: members.  level: that of their vmap.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Tensor],
+        others: Iterable[Tensor],
+        names: Sequence[str],
+        written: Callable[[int], Tensor],
+        keep: set[int] | None,
+        *,
+        factors: Callable[[int], tuple[Tensor, Tensor] | None],
+        count: int,
+        level: int,
+    ):
+        owner = object()
+
+        def value(j: int) -> Tensor:  # no method: the mode would keep itself alive, and its factors
+            pair = factors(j)
+            return written(j) if pair is None else weight(targets[j], Factors(*pair, j, lambda full: full, owner))
+
+        super().__init__(targets, others, names, value, keep)
+        self._every, self._count, self._level, self._mine, self._met = written, count, level, owner, False
+
+    # --- What an operation is given ----------------------------------------------------------------------------------
+
+    def _replaced(self, x: Any) -> Any:
+        if isinstance(x, Weight) and x.low_rank.owner is self._mine:
+            self._met = True
+            return x
+        return super()._replaced(x)
+
+    def _perturbed(self, j: int) -> Tensor:
+        value = super()._perturbed(j)
+        if not isinstance(value, Weight):
+            return self._batched(value)
+        self._met = True
+        return value
+
+    def _refuse_write(self, x: Any, name: str) -> None:
+        super()._refuse_write(self._targets[x.low_rank.place] if isinstance(x, Weight) else x, name)
+
+    def _run(self, func: Callable[..., Any], name: str, args: tuple, kwargs: dict) -> Any:
+        met, self._met = self._met, False
+        name = func.__self__.__name__ if name == "__get__" else name  # a property, such as T
+        try:
+            if name in OPENED:
+                with self:  # its parts come back here
+                    return OPENED[name][0](lambda output, batch_dim: output, *args, **kwargs)
+            if name == "scaled_dot_product_attention":
+                return self._attention(func, _bound(_ATTENTION, args, kwargs))
+            if met and name in _RULES:
+                return _RULES[name](self, func, args, kwargs)
+        except (Unable, ParameterError):
+            pass
+        if name == "data":  # which vmap refuses
+            func, args = Tensor.detach, args[:1]
+        return func(*self._full(args), **self._full(kwargs)) if met else func(*args, **kwargs)
+
+    def _full(self, x: Any) -> Any:
+        """The same nest with every Weight written out."""
+        if isinstance(x, Weight):
+            return x.low_rank.view(self._batched(self._every(x.low_rank.place)))
+        if isinstance(x, (list, tuple)):
+            items = [self._full(item) for item in x]
+            return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+        return {key: self._full(item) for key, item in x.items()} if type(x) is dict else x
+
+    # --- The axis that vmap hides ------------------------------------------------------------------------------------
+
+    def _batched(self, x: Tensor) -> Tensor:
+        """(members, ...) as vmap shows it."""
+        return _functorch._add_batch_dim(x, 0, self._level)
+
+    def _bare(self, x: Tensor) -> tuple[Tensor, bool]:
+        """With the axis of the members in front, if it has one, and whether it has."""
+        if not _functorch.is_functorch_wrapped_tensor(x):
+            return x, False
+        inner = _functorch.get_unwrapped(x)
+        if _functorch.maybe_get_level(x) != self._level or _functorch.is_functorch_wrapped_tensor(inner):
+            raise Unable  # the closure has a vmap of its own
+        return inner.movedim(_functorch.maybe_get_bdim(x), 0), True
+
+    def _repeated(self, factor: Tensor) -> Tensor:
+        """(draws, ...) or (members, ...) to (members, ...)."""
+        return factor.repeat_interleave(self._count // len(factor), dim=0) if len(factor) < self._count else factor
+
+    def _each(self, w: Weight) -> tuple[Tensor, Tensor]:
+        """The factors of each member, as vmap shows them: (rows, r) and (columns, r)."""
+        return self._batched(self._repeated(w.low_rank.a)), self._batched(self._repeated(w.low_rank.b))
+
+    # --- Operations on a common weight with factors ------------------------------------------------------------------
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x W_k^T + bias_k: the thin product and the bias first, and the one with W added to them in place."""
+        if not isinstance(weight, Weight) or weight.ndim != 2:
+            raise Unable
+        x, each = self._bare(self._full(input))
+        bias, own = (bias, False) if bias is None else self._bare(bias)
+        if bias is not None and bias.shape[own:] != weight.shape[:1]:
+            raise Unable
+        (out, columns), lead = weight.shape, x.shape[each:-1]
+        rows = prod(lead)
+        x = x.reshape(rows * (self._count if each else 1), columns)
+        factors = x, weight, weight.low_rank.a, weight.low_rank.b, bias
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            factors = tuple(f if f is None else f.to(dtype) for f in factors)
+        x, common, a, b, bias = factors
+        if each:  # neighbours that share b as one matrix
+            u = (x.view(len(b), len(x) // len(b), columns) @ b).view(self._count, rows, b.shape[2])
+        else:
+            u = self._repeated(x @ b)
+        v = self._repeated(a).mT
+        y = u @ v if bias is None else torch.baddbmm(bias.unsqueeze(1) if own else bias, u, v)
+        if each:
+            y.view(len(x), out).addmm_(x, common.mT)
+        else:
+            y += F.linear(x, common)
+        return self._batched(y.view(self._count, *lead, out))
+
+    def _product(self, x: Tensor, y: Tensor) -> Tensor:
+        if isinstance(y, Weight):
+            return self._linear(x, turned(y))
+        return self._linear(y, x) if y.ndim == 1 else self._linear(y.mT, x).mT
+
+    def _embedding(self, x: Tensor, w: Weight) -> Tensor:
+        if not isinstance(w, Weight):
+            raise Unable
+        a, b = self._each(w)
+        return F.embedding(x, w) + F.embedding(x, a) @ b.mT
+
+    def _convolution(self, func: Callable[..., Tensor], given: dict[str, Any], transposed: bool) -> Tensor:
+        """One convolution with the common filters, and one with r filters that a mixes: after it, or before it."""
+        x, w, bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
+        if not isinstance(w, Weight) or isinstance(x, Weight):
+            raise Unable
+        a, b = self._each(w)
+        rank, space, groups = a.shape[1], w.ndim - 2, given.get("groups", 1)
+        a = a.view(groups, -1, rank)
+        filters = b.mT.reshape(rank, *w.shape[1:]).repeat(groups, *[1] * (space + 1))
+
+        def mixed(by: Tensor, x: Tensor) -> Tensor:  # (groups, p, q) by (..., groups q, *space)
+            flat = x.unflatten(-space - 1, (groups, -1)).flatten(-space)
+            return (by @ flat).unflatten(-1, x.shape[-space:]).flatten(-space - 2, -space - 1)
+
+        beside = func(mixed(a.mT, x), filters, **given) if transposed else mixed(a, func(x, filters, **given))
+        return func(x, w, bias, **given) + beside
+
+    def _attention(self, func: Callable[..., Tensor], given: dict[str, Any]) -> Tensor:
+        """vmap has no rule for the fused kernels on the CPU; members are examples like others to them."""
+        qkv = [given.pop(name) for name in _ATTENTION[:3]]
+        mask = given.pop("attn_mask", None)
+        bare = [self._bare(x) for x in qkv]
+        if (
+            given.get("dropout_p")
+            or not any(each for _, each in bare)
+            or any(x.ndim != 4 or len(x) != len(qkv[0]) for x in qkv)
+        ):
+            raise Unable
+
+        def folded(x: Tensor, each: bool) -> Tensor:
+            return (x if each else x.expand(self._count, *x.shape)).flatten(0, 1)
+
+        if mask is not None:
+            mask, each = self._bare(mask)
+            if each:  # (members, examples, heads, queries, keys), as far as it goes
+                mask = mask.reshape(self._count, *[1] * (5 - mask.ndim), *mask.shape[1:])
+                mask = mask.expand(-1, len(qkv[0]), -1, -1, -1)
+            mask = folded(mask, each) if each or (mask.ndim == 4 and len(mask) > 1) else mask
+        y = func(*(folded(*x) for x in bare), attn_mask=mask, **given)
+        return self._batched(y.unflatten(0, (self._count, -1)))
+
+
+def _bound(names: Sequence[str], args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    return dict(zip(names, args, strict=False)) | kwargs
+
+
+def _only(count: int, args: tuple, kwargs: dict[str, Any]) -> tuple:
+    """The arguments, if they are the first ones alone."""
+    if len(args) != count or kwargs:
+        raise Unable
+    return args
+
+
+def _looked_up(members: Members, func: Any, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    given = _bound(("input", "weight", "padding_idx", "max_norm"), args, kwargs)
+    if func is not F.embedding or given.get("max_norm") is not None:  # torch.embedding has another order
+        raise Unable
+    return members._embedding(given["input"], given["weight"])
+
+
+def _rows(how: str) -> Callable[..., tuple[Weight, ...]]:
+    def rule(members: Members, func: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[Weight, ...]:
+        w, size, dim = (*args, 0)[:3] if len(args) > 1 else _only(3, args, kwargs)
+        if kwargs or dim != 0:
+            raise Unable
+        return cut(w, lambda rows: getattr(rows, how)(size))
+
+    return rule
+
+
+def _map(names: Sequence[str], transposed: bool) -> Callable[..., Tensor]:
+    return lambda members, func, args, kwargs: members._convolution(func, _bound(names, args, kwargs), transposed)
+
+
+#: Name of an operation, or of a property that gives a view: rule(members, func, args, kwargs).
+_RULES: dict[str, Callable[[Members, Any, tuple, dict[str, Any]], Any]] = {
+    "linear": lambda m, _, args, kwargs: m._linear(**_bound(("input", "weight", "bias"), args, kwargs)),
+    "addmm": lambda m, _, args, kwargs: m._linear(_only(3, args, kwargs)[1], turned(args[2]), args[0]),
+    "__rmatmul__": lambda m, _, args, kwargs: m._product(*reversed(_only(2, args, kwargs))),
+    **dict.fromkeys(
+        ("matmul", "mm", "mv", "__matmul__"), lambda m, _, args, kwargs: m._product(*_only(2, args, kwargs))
+    ),
+    "embedding": _looked_up,
+    **{f"conv{d}d": _map(_CONVOLUTION, False) for d in (1, 2, 3)},
+    **{f"conv_transpose{d}d": _map(_TRANSPOSED, True) for d in (1, 2, 3)},
+    **dict.fromkeys(("detach", "data"), lambda m, _, args, kwargs: _only(1, args[:1], kwargs)[0]),
+    **dict.fromkeys(("T", "mT", "t"), lambda m, _, args, kwargs: turned(*_only(1, args[:1], kwargs))),
+    "transpose": lambda m, _, args, kwargs: transposed(*_only(3, args, kwargs)),
+    "chunk": _rows("chunk"),
+    "split": _rows("split"),
+}
