@@ -70,6 +70,17 @@ def test_sequences():
             assert torch.allclose(y, layer(x).expand_as(y), atol=1e-5)
 
 
+def test_compiled_models_step_aside_for_a_chip(seed):
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(3, 4)
+    chip = H.Chip([H.PCMProgramming(), H.OutputNoise(0.1)], seed=seed)
+    plain, hw = H.deploy(model, chip), H.deploy(model, chip)
+    compiled = torch.compile(hw, backend="eager")
+    with torch.no_grad():
+        assert torch.equal(compiled(x), plain(x))
+        hw.model[0].weight.add_(0.1), plain.model[0].weight.add_(0.1)
+        assert torch.equal(compiled(x), plain(x))
+
+
 # --- digital parts and outputs ----------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,12 @@ class Outputs(nn.Module):
     unit_axis = -1
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():  # a graph could not know what is kept, counted and drawn
+            return torch.compiler.disable(self.read)(*args, **kwargs)
+        return self.read(*args, **kwargs)
+
+    def read(self, *args: Any, **kwargs: Any) -> Any:
+        """One read."""
         y = self.inner(*args, **kwargs)
         if not isinstance(y, Tensor):
             raise TypeError(

@@ -56,7 +56,7 @@ class Tile(Outputs):
         for stage in self.outputs:
             stage.build(self)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def read(self, x: Tensor) -> Tensor:
         if torch._C._functorch.maybe_current_level() is not None:
             raise RuntimeError(
                 "a chip has one state and cannot be evaluated inside a transform of torch.func, such as vmap; for many "
