@@ -8,6 +8,8 @@ from torch import nn
 
 from zolib import hardware as H
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*beyond w_max")  # where it does not matter
+
 LAW = {"step": 0.02, "d2d": 0.1, "c2c": 0.1, "up_down": 0.1, "up_down_d2d": 0.05, "low": -1.0, "high": 1.0}
 LAW |= {"bound_d2d": 0.1}
 OTHER_LAW = {"step": 0.03, "d2d": 0.3, "c2c": 0.4, "up_down": -0.2, "up_down_d2d": 0.2, "low": -0.4, "high": 0.3}

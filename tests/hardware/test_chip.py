@@ -13,6 +13,8 @@ from torch import nn
 import zolib as zo
 from zolib import hardware as H
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*beyond w_max")  # where it does not matter
+
 ALL = [
     H.DAC(6),
     H.StuckAt(0.05, on=0.2),

@@ -247,11 +247,18 @@ def test_a_weight_that_is_not_finite_reaches_no_cell(seed):
     assert torch.equal(hw.tiles()[0].cells.g, before)
 
 
-def test_weights_that_learning_moves_too_far_saturate(seed):
+def test_weights_that_learning_moves_too_far_saturate_with_one_warning(seed, recwarn):
     hw = H.deploy(nn.Linear(2, 2, bias=False), H.Chip([H.Mismatch(0.0)], seed=seed), w_max=1.0)
     with torch.no_grad():
-        hw.weight.fill_(7.0)
+        hw.weight.fill_(1.0)
+        hw(torch.ones(1, 2))
+        assert not recwarn
+        hw.weight[0].fill_(7.0)
         assert torch.allclose(hw(torch.ones(1, 2)), torch.tensor(2.0))
+        hw.weight[0].fill_(9.0)
+        hw(torch.ones(1, 2))
+    (warning,) = recwarn
+    assert "2 of 4 weights" in str(warning.message) and "larger w_max" in str(warning.message)
 
 
 # --- keeping, counting, paying ----------------------------------------------------------------------------------------

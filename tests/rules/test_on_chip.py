@@ -68,7 +68,7 @@ def test_rows_of_the_catalogue(name, deployed):
 
 def test_many_chips_learn_side_by_side_with_a_reward_each(generator):
     net = nn.Linear(4, 1)
-    hw = H.deploy(net, H.Chip([H.Mismatch(0.2), H.OutputNoise(0.02)], n_chips=6, seed=0))
+    hw = H.deploy(net, H.Chip([H.Mismatch(0.2), H.OutputNoise(0.02)], n_chips=6, seed=0), w_max=2.0)
     x = torch.randn(16, 4, generator=generator)
     oua = rules.OUA(hw.parameters(), lr=5.0, sigma=0.1, dt=0.1, seed=0)
     first = last = None

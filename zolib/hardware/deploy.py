@@ -131,8 +131,8 @@ def deploy(
     Args:
         model: Left as it is.
         chip: Copied; left as it is.
-        w_max: The weight that g_max stands for; None: of each layer, its largest.  Weights that learning moves beyond
-            it saturate, so leave room, for example twice the largest.
+        w_max: The weight that g_max stands for; None: of each layer, its largest, which leaves no room.  Weights that
+            learning moves beyond it saturate (with one warning): for training give, say, twice the largest.
         digital: Names or types of modules that stay as they are, with all inside them.
         outputs: Names or types of modules that are not on the chip, but whose output is read through its output stages
             (those that need no array), in units of 1: activations, recurrent layers that stay digital.

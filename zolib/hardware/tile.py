@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -149,7 +150,7 @@ class Tile(Outputs):
     # --- the cells ----------------------------------------------------------------------------------------------------
 
     def _targets(self, w: Tensor) -> Tensor:
-        """Conductances for weights; what is beyond w_max saturates."""
+        """Conductances for weights; those beyond w_max saturate."""
         return self.cells.mapping.split((w / self.w_max).clamp(-1, 1), self.cells.arms)
 
     def _weight(self) -> Tensor:
@@ -179,6 +180,15 @@ class Tile(Outputs):
             return
         if not bool(w.isfinite().all()):
             raise ValueError("a weight is not finite; the cells were left as they are. Look at the last update")
+        beyond = int((w.abs() > self.w_max * (1 + 1e-6)).sum())
+        if beyond and not self._warned:
+            warnings.warn(
+                f"{beyond} of {w.numel()} weights of a layer are beyond w_max={self.w_max:.4g} and saturate there; if "
+                "they are to grow, deploy with a larger w_max",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self._warned = True
         if self.cells.law is None:
             target = self._targets(w)
             self.cells.program(target, target != self._targets(self.synced))
@@ -204,7 +214,7 @@ class Tile(Outputs):
         super()._load_from_state_dict(*args)
         self._stale = True
 
-    _stale, _seen = True, -1
+    _stale, _seen, _warned = True, -1, False
 
 
 def _modes(p: Tensor, kind: type[PointOfUse]) -> list[Any]:
