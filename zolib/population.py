@@ -91,7 +91,8 @@ class Population:
         chunk: int | None = None,
         unused: str = "raise",
     ):
-        self.model = model if isinstance(model, nn.Module) else list(model)
+        plain = isinstance(model, Iterable) and not isinstance(model, (nn.Module, Tensor))
+        self.model = list(model) if plain else model
         self.size, self.sigma, self.step = whole("size", size), probe_size(sigma), 0
         self.antithetic, self.unused, self.optimizer = antithetic, unused, optimizer
         if antithetic and size % 2:

@@ -10,6 +10,7 @@ from zoo import HOSTILE
 
 import zolib as zo
 from zolib.directions import Directions
+from zolib.probes import PROBES
 from zolib.subject import Subject, quiet_torch
 
 hostile = pytest.mark.parametrize("build", HOSTILE.values(), ids=HOSTILE.keys())
@@ -178,3 +179,21 @@ def test_training_lowers_the_loss_with_any_optimizer(optimizer, lr, generator):
         )
         steps.step()
     assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("probe", ["gaussian", "rademacher"])
+def test_a_closure_may_differentiate_with_respect_to_its_inputs(probe, seed, generator):
+    """As a physics-informed loss does: noise is drawn inside a transform of torch.func, and is no part of it."""
+    net, x = nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 1)), torch.randn(6, 1, generator=generator)
+
+    def loss(f):
+        slopes = torch.func.vmap(torch.func.grad(lambda t: f(t).squeeze()))(x)
+        return (slopes + f(x)).square().mean()
+
+    subject = Subject(lambda: loss(net), net, "Gaussian")
+    directions = Directions(PROBES[probe](), subject.targets, seed, 0, 1)
+    values = {t.name: directions.perturbed(0, j, 0.1) for j, t in enumerate(subject.targets)}
+    expected = loss(lambda t: functional_call(net, values, (t,)))
+    with quiet_torch():
+        found = subject.evaluate(lambda j: directions.perturbed(0, j, 0.1), "raise")
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -91,9 +91,9 @@ class Members(PointOfUse):
             if name in OPENED:
                 with self:  # its parts come back here
                     return OPENED[name][0](lambda output, batch_dim: output, *args, **kwargs)
-            if name == "scaled_dot_product_attention":
+            if name == "scaled_dot_product_attention" and _functorch.maybe_current_level() == self._level:
                 return self._attention(func, _bound(_ATTENTION, args, kwargs))
-            if met and name in _RULES:
+            if met and name in _RULES and _functorch.maybe_current_level() == self._level:
                 return _RULES[name](self, func, args, kwargs)
         except (Unable, ParameterError):
             pass
@@ -104,7 +104,9 @@ class Members(PointOfUse):
     def _full(self, x: Any) -> Any:
         """The same nest with every Weight written out."""
         if isinstance(x, Weight):
-            return x.low_rank.view(self._batched(self._every(x.low_rank.place)))
+            with torch._C._DisableFuncTorch():  # the closure may have transforms of its own
+                every = self._every(x.low_rank.place)
+            return x.low_rank.view(self._batched(every))
         if isinstance(x, (list, tuple)):
             items = [self._full(item) for item in x]
             return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)

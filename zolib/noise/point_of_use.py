@@ -119,12 +119,16 @@ class PointOfUse(TorchFunctionMode):
             self._memo.move_to_end(j)
             return self._memo[j]
         if self._keep is not None and j not in self._keep:
-            return self._value(j)
+            return self._made(j)
         while self._memo and self._memo_bytes + self._targets[j].nbytes > self._budget:  # before it is made
             self._memo_bytes -= self._memo.popitem(last=False)[1].nbytes
-        value = self._memo[j] = self._value(j)
+        value = self._memo[j] = self._made(j)
         self._memo_bytes += value.nbytes
         return value
+
+    def _made(self, j: int) -> Tensor:
+        with torch._C._DisableFuncTorch():  # the closure may be inside a transform of torch.func, the noise is not
+            return self._value(j)
 
     def _refuse_write(self, x: Any, name: str) -> None:
         if isinstance(x, (list, tuple)):  # torch._foreach_add_ and its kin
