@@ -60,7 +60,7 @@ class OnMembers:
                 except (LossError, ParameterError, torch.OutOfMemoryError):
                     raise
                 except Exception as error:
-                    reason = str(error).strip().partition("\n")[0][:200]
+                    reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
                 state.restore()
                 losses = self._one_by_one(given, directions, signed, range(members), state)  # or what is wrong with f
                 self.alone = True
@@ -169,12 +169,19 @@ class FactoredDirections(Directions):
         totals = []
         for target in self.targets:
             value = target.value
-            z = self.probe.raw([target], self.seed, self.step, range(len(coefficients)))[0]
-            c = torch.tensor(coefficients, dtype=torch.float32, device=value.device).unsqueeze(1)
-            if value.ndim > 1:
-                a, b = (f.transpose(0, 1).flatten(1) for f in self.probe.factors(target, z))  # (rows, samples r)
-                total = a * (c / self.probe.rank**0.5).expand(-1, self.probe.rank).flatten() @ b.mT
-            else:
-                total = (c * z).sum(dim=0)
-            totals.append(total.view(value.shape).to(torch.promote_types(value.dtype, torch.float32)))
+            wide = torch.promote_types(value.dtype, torch.float32)
+            total = torch.zeros(value.shape, dtype=wide, device=value.device)
+            step = max(1, 8 * CHUNK // max(1, self.probe.size([target])))  # samples at a time
+            for first in range(0, len(coefficients), step):
+                some = range(first, min(first + step, len(coefficients)))
+                z = self.probe.raw([target], self.seed, self.step, some)[0]
+                c = torch.tensor(coefficients[first : some.stop], dtype=torch.float32, device=value.device)
+                if value.ndim > 1:
+                    a, b = self.probe.factors(target, z)  # (samples, rows, r), (samples, columns, r)
+                    a = a * (c / self.probe.rank**0.5).view(-1, 1, 1)
+                    part = a.transpose(0, 1).flatten(1) @ b.transpose(0, 1).flatten(1).mT
+                else:
+                    part = (c.unsqueeze(1) * z).sum(dim=0)
+                total += part.view(value.shape)
+            totals.append(total)
         return totals

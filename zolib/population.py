@@ -231,7 +231,8 @@ class Population:
     def state_dict(self) -> dict[str, Any]:
         """What a run goes on from; the parameters and the optimizer have their own."""
         memory = dict(vars(self.feedback)) if self.feedback.memory else {}
-        return self._settings() | {"seed": self._seed, "step": self.step, "asked": self._asked, "feedback": memory}
+        now = {"seed": self._seed, "step": self.step, "sigma": self.sigma, "asked": self._asked}
+        return self._settings() | now | {"feedback": memory}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state.  Raises ValueError if it is of another population, and then changes nothing."""
@@ -239,6 +240,7 @@ class Population:
             if state[name] != value:
                 raise ValueError(f"state: its {name} is {state[name]!r}, that of this population {value!r}")
         self._seed, self.step, self._asked = state["seed"], state["step"], state["asked"]
+        self.sigma = state["sigma"]
         if self.feedback.memory:
             vars(self.feedback).update(state["feedback"])
 

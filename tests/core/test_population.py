@@ -427,7 +427,7 @@ def test_half_precision_loses_no_perturbation(dtype, rank, seed, generator, half
 def test_it_warns_once_and_goes_on(seed, generator):
     module, closure = HOSTILE["batch_norm_in_training"](generator)
     pop = zo.Population(module, 4, seed=seed)
-    with pytest.warns(RuntimeWarning, match="one after another, since they cannot be batched: Batch norm"):
+    with pytest.warns(RuntimeWarning, match="one after another, since they cannot be batched: RuntimeError: Batch norm"):
         first = pop.evaluate(lambda m: closure())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
