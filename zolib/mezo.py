@@ -225,6 +225,10 @@ class MeZO(torch.optim.Optimizer):
         self._trajectory = Trajectory(self._trajectory.law, self.seed)
         self._trajectory.from_lists(own["past"])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles; torch keeps less, and leaves out hooks too."""
+        return {k: v for k, v in self.__dict__.items() if k != "step" and not k.startswith("_optimizer_")}
+
     def _parameters(self) -> list[list[Tensor]]:
         return [group["params"] for group in self.param_groups]
 
@@ -261,10 +265,6 @@ class MeZO(torch.optim.Optimizer):
         idle = frozenset(range(self._count())) - consumed
         return Record(self.steps, coefficients, tuple(groups), idle, square)
 
-    def _first(self, f: Callable[[], Any]) -> Any:
-        """What the first process does for all."""
-        return f() if self._team is None else self._team.first(f)
-
     def _write_down(self, record: Record) -> None:
         """Into the journal before into the weights: if that fails, nothing was changed."""
         if not self._journaled:
@@ -274,7 +274,7 @@ class MeZO(torch.optim.Optimizer):
             self._journal.append(record)
             self._interrupted = True  # until the weights hold it too
 
-        self._first(append)
+        append() if self._team is None else self._team.first(append)
 
     @torch.no_grad()
     def _begin(self, journal: Journal | None) -> None:
@@ -285,9 +285,10 @@ class MeZO(torch.optim.Optimizer):
             self._team.agree(identity, self._journaled)
         if journal is None:
             return
-        run = self._first(lambda: journal.open(identity, parameters, self._model))
-        if self._team is not None:
-            run = self._team.told(run)
+        if self._team is None:
+            run = journal.open(identity, parameters, self._model)
+        else:
+            run = self._team.told(self._team.first(lambda: journal.open(identity, parameters, self._model)))
             if run[1]:  # the first process has a snapshot
                 buffers = [] if self._model is None else list(self._model.buffers())
                 self._team.copy([p for group in parameters for p in group] + buffers)

@@ -66,6 +66,19 @@ def test_it_goes_on_from_its_state(problem):
     assert bits(again) == bits(net)
 
 
+def test_a_copy_goes_on_by_itself(problem):
+    net, loss = problem
+    opt = train(net, loss, 5, momentum=0.5)
+    LambdaLR(opt, lambda step: 1.0)
+    twin, other = copy.deepcopy((net, opt))
+    for n, o in ((net, opt), (twin, other)):
+        for _ in range(5):
+            o.step(lambda n=n, o=o: loss(n, o.steps))
+    assert bits(net) == bits(twin)
+    net[0].bias.data += 1
+    assert bits(net) != bits(twin)
+
+
 def test_a_state_of_another_kind_is_refused(problem):
     net, _ = problem
     opt = zo.MeZO(net)
