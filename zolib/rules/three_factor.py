@@ -43,6 +43,7 @@ class ThreeFactor:
 
     >>> import torch, zolib as zo
     >>> net = torch.nn.Linear(3, 1)
+    >>> _ = [torch.nn.init.zeros_(p) for p in net.parameters()]
     >>> rule = zo.rules.ThreeFactor(net, torch.optim.SGD(net.parameters(), lr=0.01), sigma=0.1, seed=0)
     >>> for _ in range(300):
     ...     action = rule.act(lambda: net(torch.ones(1, 3)))
