@@ -131,6 +131,7 @@ def test_mnist1d_is_the_published_set_and_leaves_global_generators_alone():
 
 def test_a_record_is_read_and_an_unknown_one_refused():
     assert problems.recorded("perturbing-digits.json")["rows"]
+    assert problems.recorded("pretraining.npz")["weights-10000000"].shape == (116_480,)
     with pytest.raises(FileNotFoundError, match="perturbing-digits.json"):
         problems.recorded("perturbing-letters.json")
 

@@ -120,7 +120,7 @@ def flat_loss(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Callable[[Tensor]
 
 
 def recorded(name: str) -> dict:
-    """A recorded result from ``data/``, as the script that made it wrote it: a dictionary.
+    """A recorded result from ``data/``, as the script that made it wrote it: a dictionary, of arrays if it is ``.npz``.
 
     Raises FileNotFoundError, with the names there are, if there is none of that name.
     """
@@ -128,8 +128,11 @@ def recorded(name: str) -> dict:
     folder = here.parent / "data" if (here.parent / "data").is_dir() else here / "_data"
     file = folder / name
     if not file.is_file():
-        known = ", ".join(sorted(f.name for f in folder.glob("*.json")))
+        known = ", ".join(sorted(f.name for f in folder.iterdir() if f.suffix in (".json", ".npz")))
         raise FileNotFoundError(f"name={name!r}: no such record; there are {known}")
+    if file.suffix == ".npz":
+        with np.load(file) as arrays:
+            return dict(arrays)
     return json.loads(file.read_text(encoding="utf-8"))
 
 
