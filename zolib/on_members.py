@@ -86,7 +86,9 @@ class OnMembers:
             drawn = Drawn(directions, range(start // len(signed), stop // len(signed)), signed)
 
             def one(index: Tensor, *mine: Tensor, drawn: Drawn = drawn) -> Tensor:
-                seam = partial(Members, factors=drawn.factors, count=drawn.count, level=level_of(index))
+                seam = partial(
+                    Members, factors=drawn.factors, scales=drawn.scales, count=drawn.count, level=level_of(index)
+                )
                 self.subject.closure = given.closure(mine)
                 return self.subject.evaluate(drawn.written, self.unused, seam)
 
@@ -121,16 +123,15 @@ class Drawn:
         self._raw: list[Tensor] = []
         if law and law.size(directions.targets) * len(draws) <= CHUNK:  # one call draws for all targets
             self._raw = law.raw(directions.targets, directions.seed, directions.step, draws)
-        self._scales: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self.scales = [s / law.rank**0.5 for s in signed] if law else signed
+        self._signs: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def factors(self, j: int) -> tuple[Tensor, Tensor] | None:
-        """sign sigma a / sqrt(r) (members, rows, r) and b (draws, columns, r) of a matrix, in its own precision."""
-        value = self._of.targets[j].value
-        if self._law is None or value.ndim < 2:
+        """a (draws, rows, r) and b (draws, columns, r) of a matrix, in its own precision."""
+        target = self._of.targets[j]
+        if self._law is None or target.value.ndim < 2:
             return None
-        a, b = self._law.factors(self._of.targets[j], self._normals(j))
-        a = (a.unsqueeze(1) * (self._scale(value, 2) / self._law.rank**0.5)).flatten(0, 1)
-        return a.to(value.dtype), b.to(value.dtype).contiguous()
+        return self._law.factors(target, self._normals(j).to(target.value.dtype))
 
     def written(self, j: int) -> Tensor:
         """Target j of every member, (members, *shape)."""
@@ -146,19 +147,19 @@ class Drawn:
             part = [(target.number, value.numel())]
             return stream.draw(stream.ROUNDING, of.seed, of.step, self._draws, part, value.device)[0].view(shape)
 
-        return shifted(value, z.view(shape), self._scale(value, value.ndim), bits).flatten(0, 1)
+        return shifted(value, z.view(shape), self._scale(value), bits).flatten(0, 1)
 
     def _normals(self, j: int) -> Tensor:
         assert self._law is not None
         of = self._of
         return self._raw[j] if self._raw else self._law.raw([of.targets[j]], of.seed, of.step, self._draws)[0]
 
-    def _scale(self, like: Tensor, dims: int) -> Tensor:
-        """sign sigma, (signs, 1, ...), in float32 at least: half precision would round the size of them all."""
+    def _scale(self, like: Tensor) -> Tensor:
+        """sign sigma, (signs, 1, ...), in float32 at least."""
         key = torch.promote_types(like.dtype, torch.float32), like.device
-        if key not in self._scales:
-            self._scales[key] = torch.tensor(self._signed, dtype=key[0], device=key[1])
-        return self._scales[key].view(-1, *[1] * dims)
+        if key not in self._signs:
+            self._signs[key] = torch.tensor(self._signed, dtype=key[0], device=key[1])
+        return self._signs[key].view(-1, *[1] * like.ndim)
 
 
 class FactoredDirections(Directions):

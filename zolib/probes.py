@@ -214,9 +214,9 @@ class LowRank(Probe):
 
     def factors(self, target: Target, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Of a matrix with m rows and n columns: a (samples, m, r) and b (samples, n, r)."""
-        rows, columns = _sides(target)
+        (rows, columns), samples = _sides(target), raw.shape[0]
         a, b = raw[:, : rows * self.rank], raw[:, rows * self.rank :]
-        return a.view(len(raw), rows, self.rank), b.view(len(raw), columns, self.rank)
+        return a.view(samples, rows, self.rank), b.view(samples, columns, self.rank)
 
 
 def _sides(target: Target) -> tuple[int, int]:

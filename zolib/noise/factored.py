@@ -16,9 +16,8 @@ class Unable(Exception):
 class Factors(NamedTuple):
     """What a :class:`Weight` is made of.
 
-    a: (n, rows, r), b: (n, columns, r), of this view; n is the members for one of them, and may be fewer for the other,
-    which neighbours share.  place: of the parameter among the targets.  view: what makes the view of the parameter.
-    owner: of the evaluation that it belongs to.
+    a: (draws, rows, r), b: (draws, columns, r), of this view.  place: of the parameter among the targets.  view: what
+    makes the view of the parameter.  owner: of the evaluation that it belongs to.
     """
 
     a: Tensor

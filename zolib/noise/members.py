@@ -1,10 +1,10 @@
 """Many members in one evaluation: each operation is given the weights of all of them, and writes out as few as it can.
 
 The evaluation runs under :func:`torch.func.vmap`, which gives every activation a hidden axis for the members.  Member k
-has its own weights, and a matrix of low rank away from the common one is W_k = W + a_k b_k^T.  An operation that is
+has its own weights, and a matrix of low rank away from the common one is W_k = W + s_k a_k b_k^T.  An operation that is
 linear in W need not form it:
 
-    x W_k^T = x W^T + (x b_k) a_k^T
+    x W_k^T = x W^T + s_k (x b_k) a_k^T
 
 is one product with the W that all members share, and a thin one beside it.  So it goes for linear maps, matrix
 products, embeddings, convolutions, and for the attention and recurrent modules that are made of them.  Any other
@@ -41,8 +41,9 @@ class Members(PointOfUse):
     """One evaluation of several members, inside vmap.
 
     targets, others, names, keep: as for :class:`~zolib.noise.point_of_use.PointOfUse`.  written: ``written(j)`` is
-    target j of every member, (members, *shape).  factors: ``factors(j)`` is a and b of a matrix, as in
-    :class:`~zolib.noise.factored.Factors`, or None for what has none.  count: members.  level: that of their vmap.
+    target j of every member, (members, *shape).  factors: ``factors(j)`` is a (draws, rows, r) and b (draws, columns,
+    r) of a matrix, or None for what has none.  scales: what a member multiplies its draw with; as many members as
+    there are scales share a draw, and are neighbours.  count: members.  level: that of their vmap.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Members(PointOfUse):
         keep: set[int] | None,
         *,
         factors: Callable[[int], tuple[Tensor, Tensor] | None],
+        scales: Sequence[float],
         count: int,
         level: int,
     ):
@@ -65,14 +67,10 @@ class Members(PointOfUse):
 
         super().__init__(targets, others, names, value, keep)
         self._every, self._count, self._level, self._mine, self._met = written, count, level, owner, False
+        self._scales = scales
+        self._scaled: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     # --- What an operation is given ----------------------------------------------------------------------------------
-
-    def _replaced(self, x: Any) -> Any:
-        if isinstance(x, Weight) and x.low_rank.owner is self._mine:
-            self._met = True
-            return x
-        return super()._replaced(x)
 
     def _perturbed(self, j: int) -> Tensor:
         value = super()._perturbed(j)
@@ -80,6 +78,12 @@ class Members(PointOfUse):
             return self._batched(value)
         self._met = True
         return value
+
+    def _refuse_stale(self, x: Tensor) -> None:
+        if isinstance(x, Weight) and x.low_rank.owner is self._mine:
+            self._met = True  # a view made in this evaluation
+        else:
+            super()._refuse_stale(x)
 
     def _refuse_write(self, x: Any, name: str) -> None:
         super()._refuse_write(self._targets[x.low_rank.place] if isinstance(x, Weight) else x, name)
@@ -125,15 +129,20 @@ class Members(PointOfUse):
         inner = _functorch.get_unwrapped(x)
         if _functorch.maybe_get_level(x) != self._level or _functorch.is_functorch_wrapped_tensor(inner):
             raise Unable  # the closure has a vmap of its own
-        return inner.movedim(_functorch.maybe_get_bdim(x), 0), True
-
-    def _repeated(self, factor: Tensor) -> Tensor:
-        """(draws, ...) or (members, ...) to (members, ...)."""
-        return factor.repeat_interleave(self._count // len(factor), dim=0) if len(factor) < self._count else factor
+        axis = _functorch.maybe_get_bdim(x)
+        return inner.movedim(axis, 0) if axis else inner, True
 
     def _each(self, w: Weight) -> tuple[Tensor, Tensor]:
-        """The factors of each member, as vmap shows them: (rows, r) and (columns, r)."""
-        return self._batched(self._repeated(w.low_rank.a)), self._batched(self._repeated(w.low_rank.b))
+        """The factors of each member, as vmap shows them: s a (rows, r) and b (columns, r)."""
+        a = (w.low_rank.a.unsqueeze(1) * self._scale(w)).flatten(0, 1).to(w.dtype)
+        return self._batched(a), self._batched(w.low_rank.b.repeat_interleave(len(self._scales), dim=0))
+
+    def _scale(self, like: Tensor) -> Tensor:
+        """(signs, 1, 1), in float32 at least: half precision would round the size of all perturbations."""
+        key = torch.promote_types(like.dtype, torch.float32), like.device
+        if key not in self._scaled:
+            self._scaled[key] = torch.tensor(self._scales, dtype=key[0], device=key[1]).view(-1, 1, 1)
+        return self._scaled[key]
 
     # --- Operations on a common weight with factors ------------------------------------------------------------------
 
@@ -147,20 +156,23 @@ class Members(PointOfUse):
             raise Unable
         (out, columns), lead = weight.shape, x.shape[each:-1]
         rows = prod(lead)
-        x = x.reshape(rows * (self._count if each else 1), columns)
+        x = x.reshape(rows * self._count if each else rows, columns)
         factors = x, weight, weight.low_rank.a, weight.low_rank.b, bias
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             factors = tuple(f if f is None else f.to(dtype) for f in factors)
         x, common, a, b, bias = factors
-        if each:  # neighbours that share b as one matrix
-            u = (x.view(len(b), len(x) // len(b), columns) @ b).view(self._count, rows, b.shape[2])
+        draws, _, rank = b.shape
+        share = self._count // draws  # neighbours have the same b, and are one matrix to it
+        u = (x.view(draws, share * rows, columns) @ b).view(draws, share, rows, rank) if each else (x @ b).unsqueeze(1)
+        u, v = (u * self._scale(x)).to(x.dtype), a.mT.unsqueeze(1)  # (draws, share, rows, r), (draws, 1, r, out)
+        bias = bias.view(draws, share, 1, out) if own else bias
+        if rank == 1:  # in one pass over the result
+            y = u * v if bias is None else torch.addcmul(bias, u, v)
         else:
-            u = self._repeated(x @ b)
-        v = self._repeated(a).mT
-        y = u @ v if bias is None else torch.baddbmm(bias.unsqueeze(1) if own else bias, u, v)
+            y = u @ v if bias is None else (u @ v).add_(bias)
         if each:
-            y.view(len(x), out).addmm_(x, common.mT)
+            y.view(x.shape[0], out).addmm_(x, common.mT)
         else:
             y += F.linear(x, common)
         return self._batched(y.view(self._count, *lead, out))
@@ -252,7 +264,7 @@ def _map(names: Sequence[str], transposed: bool) -> Callable[..., Tensor]:
 
 #: Name of an operation, or of a property that gives a view: rule(members, func, args, kwargs).
 _RULES: dict[str, Callable[[Members, Any, tuple, dict[str, Any]], Any]] = {
-    "linear": lambda m, _, args, kwargs: m._linear(**_bound(("input", "weight", "bias"), args, kwargs)),
+    "linear": lambda m, _, args, kwargs: m._linear(*args, **kwargs),
     "addmm": lambda m, _, args, kwargs: m._linear(_only(3, args, kwargs)[1], turned(args[2]), args[0]),
     "__rmatmul__": lambda m, _, args, kwargs: m._product(*reversed(_only(2, args, kwargs))),
     **dict.fromkeys(
