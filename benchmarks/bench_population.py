@@ -3,9 +3,9 @@
     python benchmarks/bench_population.py
     python benchmarks/bench_population.py --device cuda --members 1024 --record data/population-h100.json
 
-Every round times each way once, in an order that turns, so that whatever else the machine does falls on all of them; a
-ratio is taken within a round, and its median and quartiles are printed.  Everything that a step needs is inside the
-clock, noise included: every evaluation is of another step.
+Every round takes each way once, in random order, so that whatever else the machine does falls on all of them: once to
+warm up, as after a step like it, and then some calls by the clock.  A ratio is taken within a round, and its median and
+quartiles are printed.  Everything that a step needs is inside the clock, noise included: every call is another step.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -26,50 +27,48 @@ from torch.func import functional_call, vmap
 import zolib as zo
 
 
-def ways(model, rows, members, shared, naive):
-    """Name: what is timed, returning the losses.  rows: (members, rows, width)."""
+def ways(model, rows, ranks, copies):
+    """Name: what is timed, on rows (members, rows, width).  The first is what the others are compared with."""
     size = len(rows)
-    pops = {rank: zo.Population(model, size, 0.02, rank, seed=0, chunk=size) for rank in members}
-    losses = torch.linspace(0, 1, size)
+    pops = {rank: zo.Population(model, size, 0.02, rank, seed=0, chunk=size) for rank in [*ranks, None]}
 
     def loss(model, x):
         return model(x).square().mean()
 
-    def population(rank, *batch, per_member=True):
-        pop = pops[rank]
-        pop.step += 1  # other noise than the time before
-        return pop.evaluate(loss, *batch, per_member=per_member)
+    def population(rank, batch, per_member=True):
+        pops[rank].step += 1  # other noise than the time before
+        return pops[rank].evaluate(loss, batch, per_member=per_member)
 
-    def telling():
+    def step():
+        pops[1].tell(population(1, rows))
         model.zero_grad()
-        pops[1].member(0)
-        pops[1].tell(losses)
 
-    def stacked():  # a copy of every weight for every member, made before
-        return vmap(lambda values, x: functional_call(model, values, (x,)).square().mean())(weights, rows)
-
-    made = {"plain inference, the same rows": lambda: model(rows.flatten(0, 1)).square().mean()}
-    for rank in members:
+    made = {"plain inference, the same rows": lambda: loss(model, rows.flatten(0, 1))}
+    for rank in ranks:
         made[f"population, rank {rank}"] = lambda rank=rank: population(rank, rows)
-    if shared:
-        made["population, rank 1, one batch for all"] = lambda: population(1, rows[0], per_member=False)
-    made["tell, rank 1"] = telling
-    if naive:
-        pop = pops[1]
-        own = [pop.member(k) for k in range(size)]
+    made["rank 1, one batch for all members"] = lambda: population(1, rows[0], per_member=False)
+    made["rank 1, evaluate and tell"] = step
+    if copies:
+        own = [pops[1].member(k) for k in range(size)]
         weights = {name: torch.stack([values[name] for values in own]) for name in own[0]}
-        made["a copy of the weights for each member"] = stacked
+        made["a copy of the weights for each, given"] = lambda: vmap(
+            lambda values, x: functional_call(model, values, (x,)).square().mean()
+        )(weights, rows)
+        made["full rank, drawn and written out"] = lambda: population(None, rows)
     return made
 
 
-def clock(f, device):
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+def clock(f, calls, device):
+    """Seconds of one call."""
     f()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    start = time.perf_counter()
+    for _ in range(calls):
+        f()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / calls
 
 
 def main():
@@ -80,10 +79,13 @@ def main():
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--calls", type=int, default=3, help="by the clock, in each round")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--no-naive", action="store_true", help="leave out the copies, which take memory")
+    parser.add_argument(
+        "--no-copies", action="store_true", help="leave out what takes the memory of all members' weights"
+    )
     parser.add_argument("--record", metavar="FILE", help="write the numbers as JSON")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -98,14 +100,15 @@ def main():
 
     model = nn.Sequential(*layers, Float()).to(given.device, dtype).requires_grad_()
     rows = torch.randn(given.members, given.rows, given.width, device=given.device, dtype=dtype)
-    made = ways(model, rows, sorted({1, *given.ranks}), True, not given.no_naive)
+    made = ways(model, rows, sorted({1, *given.ranks}), not given.no_copies)
     names = list(made)
     times = {name: [] for name in names}
+    order = random.Random(0)
     before = os.getloadavg()
     for turn in range(given.rounds + 2):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            seconds = clock(made[name], given.device)
-            if turn >= 2:  # the first rounds compile and fill caches
+        for name in order.sample(names, len(names)):
+            seconds = clock(made[name], given.calls, given.device)
+            if turn >= 2:  # the first rounds compile
                 times[name].append(seconds)
     after = os.getloadavg()
 

@@ -169,9 +169,7 @@ class FactoredDirections(Directions):
         assert isinstance(self.probe, LowRank)
         totals = []
         for target in self.targets:
-            value = target.value
-            wide = torch.promote_types(value.dtype, torch.float32)
-            total = torch.zeros(value.shape, dtype=wide, device=value.device)
+            value, total = target.value, None
             step = max(1, 8 * CHUNK // max(1, self.probe.size([target])))  # samples at a time
             for first in range(0, len(coefficients), step):
                 some = range(first, min(first + step, len(coefficients)))
@@ -182,7 +180,8 @@ class FactoredDirections(Directions):
                     a = a * (c / self.probe.rank**0.5).view(-1, 1, 1)
                     part = a.transpose(0, 1).flatten(1) @ b.transpose(0, 1).flatten(1).mT
                 else:
-                    part = (c.unsqueeze(1) * z).sum(dim=0)
-                total += part.view(value.shape)
-            totals.append(total)
+                    part = c @ z
+                total = part if total is None else total.add_(part)
+            assert total is not None
+            totals.append(total.view(value.shape).to(torch.promote_types(value.dtype, torch.float32)))
         return totals

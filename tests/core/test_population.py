@@ -185,6 +185,19 @@ def test_chunks_change_nothing(chunk, rank, seed, generator):
     assert torch.equal(results[0][1], results[1][1])
 
 
+def test_large_models_are_drawn_piece_by_piece(seed, generator, monkeypatch):
+    model, (x, y) = Net(), task(generator)
+    results = []
+    for numbers in (1 << 21, 1):
+        monkeypatch.setattr("zolib.on_members.CHUNK", numbers)
+        pop = zo.Population(model, 8, 0.1, 2, seed=seed)
+        losses = pop.evaluate(classify, x, y)
+        results.append((losses, [g for _, g in pop.tell(losses).gradients()]))
+    assert torch.equal(results[0][0], results[1][0])
+    for whole, pieces in zip(results[0][1], results[1][1], strict=True):
+        assert torch.allclose(whole, pieces, rtol=1e-4, atol=1e-6)
+
+
 @ranks
 def test_a_batch_for_each_member(rank, seed, generator):
     model, (x, y) = Net(), task(generator, 6 * 4)
@@ -427,7 +440,9 @@ def test_half_precision_loses_no_perturbation(dtype, rank, seed, generator, half
 def test_it_warns_once_and_goes_on(seed, generator):
     module, closure = HOSTILE["batch_norm_in_training"](generator)
     pop = zo.Population(module, 4, seed=seed)
-    with pytest.warns(RuntimeWarning, match="one after another, since they cannot be batched: RuntimeError: Batch norm"):
+    with pytest.warns(
+        RuntimeWarning, match="one after another, since they cannot be batched: RuntimeError: Batch norm"
+    ):
         first = pop.evaluate(lambda m: closure())
     with warnings.catch_warnings():
         warnings.simplefilter("error")

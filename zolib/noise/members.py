@@ -152,18 +152,15 @@ class Members(PointOfUse):
             raise Unable
         x, each = self._bare(self._full(input))
         bias, own = (bias, False) if bias is None else self._bare(bias)
-        if bias is not None and bias.shape[own:] != weight.shape[:1]:
+        (out, columns), (a, b) = weight.shape, weight.low_rank[:2]
+        if bias is not None and bias.shape[own:] != (out,):
             raise Unable
-        (out, columns), lead = weight.shape, x.shape[each:-1]
-        rows = prod(lead)
-        x = x.reshape(rows * self._count if each else rows, columns)
-        factors = x, weight, weight.low_rank.a, weight.low_rank.b, bias
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-            factors = tuple(f if f is None else f.to(dtype) for f in factors)
-        x, common, a, b, bias = factors
-        draws, _, rank = b.shape
-        share = self._count // draws  # neighbours have the same b, and are one matrix to it
+            x, weight, a, b, bias = (t if t is None else t.to(dtype) for t in (x, weight, a, b, bias))
+        lead, (draws, _, rank) = x.shape[each:-1], b.shape
+        rows, share = prod(lead), self._count // draws  # neighbours have the same b, and are one matrix to it
+        x = x.reshape(rows * self._count if each else rows, columns)
         u = (x.view(draws, share * rows, columns) @ b).view(draws, share, rows, rank) if each else (x @ b).unsqueeze(1)
         u, v = (u * self._scale(x)).to(x.dtype), a.mT.unsqueeze(1)  # (draws, share, rows, r), (draws, 1, r, out)
         bias = bias.view(draws, share, 1, out) if own else bias
@@ -172,9 +169,9 @@ class Members(PointOfUse):
         else:
             y = u @ v if bias is None else (u @ v).add_(bias)
         if each:
-            y.view(x.shape[0], out).addmm_(x, common.mT)
+            y.view(x.shape[0], out).addmm_(x, weight.mT)
         else:
-            y += F.linear(x, common)
+            y += F.linear(x, weight)
         return self._batched(y.view(self._count, *lead, out))
 
     def _product(self, x: Tensor, y: Tensor) -> Tensor:
