@@ -16,6 +16,7 @@ from zolib.backpropagation import Backpropagation
 from zolib.catalogue import Method, catalogue
 from zolib.decorrelation import Decorrelation
 from zolib.feedback import OneSided, Ranks, RewardPredictionError, TwoPoint, Utilities, ZScores
+from zolib.hardware.intrinsic import Intrinsic
 from zolib.nodes import Activities, Nodes
 from zolib.probes import Coordinate, Gaussian, LowRank, Orthogonal, Rademacher, Sphere
 from zolib.tangent import Exact
@@ -194,6 +195,15 @@ for _row in (
         "anp-koenders",
         "activity perturbation between two noisy passes",
         Activities("global"),
+        TwoPoint,
+        SGD,
+        "Koenders et al. 2025",
+        memory=_PASSES,
+    ),
+    Method(
+        "two-reads",
+        "two reads of a chip that differ by its own noise",
+        Intrinsic(),
         TwoPoint,
         SGD,
         "Koenders et al. 2025",

@@ -16,6 +16,8 @@ rows = pytest.mark.parametrize("name", TRIPLES)
 #: Steps of the updates: 0.1, but what has a length of its own (signs, Adam, ranks) or much noise takes another.
 LR = {"openai-es": 0.03, "zo-adam": 0.03, "zo-signsgd": 0.01, "es-z-scores": 2e-3, "eggroll": 2e-3, "nes": 0.02}
 LR |= {"weight-perturbation": 0.02}
+#: Where each example has noise of its own, and may credit its own loss.
+PER_EXAMPLE = ("nodes", "activities", "the device itself")
 
 
 def named(*words):
@@ -35,9 +37,11 @@ def make_task(generator):
         if method.local:
             layers = [zo.Decorrelation(2), inner, nn.Tanh(), zo.Decorrelation(8), outer]
         net = nn.Sequential(*layers)
+        if method.probe.where == "the device itself":
+            net = zo.hardware.deploy(net, zo.hardware.Chip([zo.hardware.OutputNoise(0.01)], seed=0), w_max=4.0)
         x = torch.randn(64, 2, generator=generator)
         y = (x[:, 0] * x[:, 1] > 0).long()
-        each = "none" if method.probe.where in ("nodes", "activities") else "mean"
+        each = "none" if method.probe.where in PER_EXAMPLE else "mean"
         return net, lambda: nn.functional.cross_entropy(net(x), y, reduction=each)
 
     return make
@@ -92,7 +96,7 @@ def test_its_mean_has_the_scale_it_declares(name, make_task, half_width):
     net, closure = make_task(method)
     true = gradient(net, closure)
     zero = closure().detach()  # each loss counted from here: a constant has no gradient, and rewards scatter less
-    samples = 8 if method.probe.where in ("nodes", "activities") else 32
+    samples = 8 if method.probe.where in PER_EXAMPLE else 32
     samples = len(true) if name == "coordinate-differences" else 1 if method.probe.where == "nothing" else samples
     found = estimates(method, net, lambda: closure() - zero, samples, 1e-2)
     sizes = [p.numel() for p in net.parameters()]

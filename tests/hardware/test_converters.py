@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import zolib as zo
 from zolib import hardware as H
 
 
@@ -76,6 +77,18 @@ def test_gradients_pass_straight_through(stages, seed):
     seen = torch.autograd.functional.jacobian(lambda w: nn.functional.linear(x, w), layer.weight.detach())
     assert seen.shape and applied(x).shape == (5, 3)
     assert torch.allclose(hw.bias.grad, slope.sum(0))
+
+
+@pytest.mark.parametrize("stages", [[H.DAC(12)], [H.ADC(14)]])
+def test_tangents_pass_straight_through(stages, seed):
+    """Node perturbation in forward mode, as without converters: the same noise, so nearly the same estimate."""
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1))
+    x, found = torch.randn(6, 4), []
+    for extra in ([], stages):
+        hw = H.deploy(net, H.Chip(extra, seed=seed))
+        zo.backward(lambda: hw(x)[:, 0].square(), hw, probe=zo.Nodes(), feedback="exact", seed=seed, step=0)  # noqa: B023
+        found.append(next(iter(hw.tiles())).weight.grad)
+    assert found[0].norm() > 0 and (found[1] - found[0]).norm() < 0.02 * found[0].norm()
 
 
 @pytest.mark.parametrize("n_chips", [None, 2])

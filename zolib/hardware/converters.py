@@ -2,13 +2,15 @@ r"""FAST, but drawn only if asked to: converters between numbers and voltages or
 
 A converter of b bits has :math:`2^b - 1` levels, evenly spaced and symmetric about 0:
 :math:`q(u) = \Delta\,\mathrm{round}(u/\Delta)` with :math:`\Delta = u_{max}/(2^{b-1} - 1)`, clipped at
-:math:`\pm u_{max}`.  Its error is at most :math:`\Delta/2` inside the range.  Gradients pass straight through it.
+:math:`\pm u_{max}`.  Its error is at most :math:`\Delta/2` inside the range.  Gradients, and tangents in
+forward mode, pass straight through it.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from zolib.hardware.stage import InputStage, OutputStage, When, number
 
@@ -116,7 +118,10 @@ def _quantised(x: Tensor, step: Tensor | float, bound: Tensor | float | None, di
 
 
 def _straight(x: Tensor, q: Tensor) -> Tensor:
-    """q, with the gradient of x."""
+    """q, with the gradient of x, and in forward mode its tangent."""
+    tangent = forward_ad.unpack_dual(x).tangent
+    if tangent is not None:
+        return forward_ad.make_dual(forward_ad.unpack_dual(q).primal, tangent)
     return x + (q - x).detach() if x.requires_grad else q
 
 
