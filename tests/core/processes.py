@@ -1,14 +1,19 @@
 """Functions run by several processes of a group, forked from the test, and what they return."""
 
+import contextlib
 import datetime
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import time
 import traceback
 
 import torch.distributed as dist
+
+#: Nothing leaves this machine.
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 def together(world, f, limit=60):
@@ -17,7 +22,6 @@ def together(world, f, limit=60):
     Returns what each returned, or the exception that it raised, or None if it was killed.  All are killed after
     ``limit`` seconds, so that a hang fails.
     """
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     with tempfile.TemporaryDirectory() as place:
         children = [_child(rank, world, f, place) for rank in range(world)]
         deadline = time.monotonic() + limit
@@ -28,7 +32,8 @@ def together(world, f, limit=60):
                     time.sleep(0.005)
         except AssertionError:
             for child in children:
-                os.kill(child, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
             raise
         return [_result(f"{place}/{rank}") for rank in range(world)]
 
@@ -38,6 +43,7 @@ def _child(rank, world, f, place):
     if child:
         return child
     try:
+        os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
         wait = datetime.timedelta(seconds=20)
         dist.init_process_group("gloo", init_method=f"file://{place}/store", rank=rank, world_size=world, timeout=wait)
         try:

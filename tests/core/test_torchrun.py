@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import LOOPBACK
 
 import zolib as zo
 from zolib import parallel
@@ -43,7 +44,7 @@ def torchrun(script, processes, *arguments, restarts=0):
     command += ["--max-restarts", str(restarts), "--monitor-interval", "0.1", str(script), *map(str, arguments)]
     env = os.environ | {
         "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
+        "GLOO_SOCKET_IFNAME": LOOPBACK,
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "PYTHONPATH": str(Path(zo.__file__).parents[1]),
     }

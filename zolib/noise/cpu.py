@@ -29,11 +29,18 @@ def draw(
     law: int, seed: int, step: int, samples: range, parts: Sequence[tuple[int, int]], device: torch.device | str
 ) -> list[Tensor]:
     """:func:`zolib.noise.stream.draw`."""
-    dtype, fill, result = stream._LAWS[law][2], filling(law), []
-    for parameter, size in parts:
-        out = _in_large_pages(torch.empty((len(samples), size), dtype=dtype, device=device))
-        _draw(fill, out.numpy(), law, seed, step, samples, parameter)
-        result.append(out)
+    dtype, fill = stream._LAWS[law][2], filling(law)
+    result = [_in_large_pages(torch.empty((len(samples), size), dtype=dtype, device=device)) for _, size in parts]
+
+    def some(i: int, j: int) -> None:
+        for out, (parameter, _) in zip(result[i:j], parts[i:j], strict=True):
+            _draw(fill, out.numpy(), law, seed, step, samples, parameter)
+
+    sizes = [out.numel() for out in result]
+    if max(sizes, default=0) < PIECE <= sum(sizes):  # too small to be shared out one by one
+        _shared(some, len(parts), -(-PIECE * len(parts) // sum(sizes)))
+    else:
+        some(0, len(parts))
     return result
 
 

@@ -29,6 +29,7 @@ from zolib.noise.point_of_use import PointOfUse
 
 _CONVOLUTION = "input weight bias stride padding dilation groups".split()
 _TRANSPOSED = "input weight bias stride padding output_padding groups dilation".split()
+_WIDE = (torch.float32, torch.float64)
 _ATTENTION = "query key value attn_mask dropout_p is_causal".split()
 
 
@@ -147,21 +148,28 @@ class Members(PointOfUse):
     # --- Operations on a common weight with factors ------------------------------------------------------------------
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x W_k^T + bias_k: the thin product and the bias first, and the one with W added to them in place."""
         if not isinstance(weight, Weight) or weight.ndim != 2:
             raise Unable
         x, each = self._bare(self._full(input))
         bias, own = (bias, False) if bias is None else self._bare(bias)
-        (out, columns), (a, b) = weight.shape, weight.low_rank[:2]
-        if bias is not None and bias.shape[own:] != (out,):
+        if bias is not None and bias.shape[own:] != weight.shape[:1]:
             raise Unable
+        with torch._C._DisableFuncTorch():  # past vmap, which has nothing to do with bare tensors, and takes its time
+            return self._batched(self._product_beside(x, each, weight, bias, own))
+
+    def _product_beside(self, x: Tensor, each: bool, weight: Weight, bias: Tensor | None, own: bool) -> Tensor:
+        """x W_k^T + bias_k: the thin product and the bias first, and the one with W added to them in place."""
+        (out, columns), (a, b) = weight.shape, weight.low_rank[:2]
+        common: Tensor = weight
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight, a, b, bias = (t if t is None else t.to(dtype) for t in (x, weight, a, b, bias))
+            x, common, a, b, bias = (t if t is None else t.to(dtype) for t in (x, common, a, b, bias))
         lead, (draws, _, rank) = x.shape[each:-1], b.shape
         rows, share = prod(lead), self._count // draws  # neighbours have the same b, and are one matrix to it
         x = x.reshape(rows * self._count if each else rows, columns)
-        u = (x.view(draws, share * rows, columns) @ b).view(draws, share, rows, rank) if each else (x @ b).unsqueeze(1)
+        grouped = x.view(draws, share * rows, columns) if each else x
+        thin = torch.linalg.vecdot(grouped, b.mT)[..., None] if rank == 1 and x.dtype in _WIDE else grouped @ b
+        u = thin.reshape(draws, share if each else 1, rows, rank)
         u, v = (u * self._scale(x)).to(x.dtype), a.mT.unsqueeze(1)  # (draws, share, rows, r), (draws, 1, r, out)
         bias = bias.view(draws, share, 1, out) if own else bias
         if rank == 1:  # in one pass over the result
@@ -169,10 +177,10 @@ class Members(PointOfUse):
         else:
             y = u @ v if bias is None else (u @ v).add_(bias)
         if each:
-            y.view(x.shape[0], out).addmm_(x, weight.mT)
+            y.view(x.shape[0], out).addmm_(x, common.mT)
         else:
-            y += F.linear(x, weight)
-        return self._batched(y.view(self._count, *lead, out))
+            y += F.linear(x, common)
+        return y.view(self._count, *lead, out)
 
     def _product(self, x: Tensor, y: Tensor) -> Tensor:
         if isinstance(y, Weight):

@@ -2,7 +2,7 @@
 
 from zolib.rules.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from zolib.rules.nrl import NRL
-from zolib.rules.oua import OUA
+from zolib.rules.oua import OUA, wander
 from zolib.rules.rows import InTime
 from zolib.rules.three_factor import Cubed, Fluctuation, ThreeFactor
 
@@ -15,4 +15,5 @@ __all__ = [
     "Fluctuation",
     "InTime",
     "ThreeFactor",
+    "wander",
 ]

@@ -48,7 +48,7 @@ class OUA(torch.optim.Optimizer):
 
     The parameters hold :math:`\theta(t)`, with which the reward was earned; :meth:`mean` gives :math:`\mu`.  One step
     is dt of time: first :math:`\mu` and :math:`\bar r` move by what the reward says, then :math:`\theta` wanders on, by
-    the exact solution of its equation (:func:`~zolib.rules.oua.wander`).  The error of :math:`\mu` is of first order in dt.
+    the exact solution of its equation (:func:`~zolib.rules.wander`).  The error of :math:`\mu` is of first order in dt.
 
     To learn the exploration itself, give a tensor as ``sigma`` and let a second OUA, stepped with the same reward,
     adapt that tensor.  It is read at each step, and below 0 it counts as 0.

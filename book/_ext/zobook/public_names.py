@@ -54,5 +54,12 @@ class PublicNames(SphinxDirective):
         return box.children
 
 
+def _home(app, module, name):
+    """Where `viewcode` looks for the source of `zolib.catalogue`: an object, whose class is documented elsewhere."""
+    return "zolib.methods" if (module, name) == ("zolib", "catalogue") else None
+
+
 def setup(app):
+    app.setup_extension("sphinx.ext.viewcode")
     app.add_directive("public-names", PublicNames)
+    app.connect("viewcode-follow-imported", _home)
