@@ -5,9 +5,9 @@
 
 Every round takes each way once, in random order, so that whatever else the machine does falls on all of them: once to
 warm up, as after a step like it, and then some calls by the clock.  A ratio is taken within a round, and its median and
-quartiles are printed.  Everything that a step needs is inside the clock, noise included: every call is another step.  On
-a machine that others use too, ``--clock processor --threads 1`` counts the processor's time instead, which does not see
-the others take turns, but still sees them in the caches and at the memory.
+quartiles are printed.  Everything that a step needs is inside the clock, noise included: every call is another step.
+On a machine that others use too, ``--clock processor --threads 1`` counts the processor's time instead, which does not
+see the others take turns, but still sees them in the caches and at the memory.
 """
 
 from __future__ import annotations
@@ -119,9 +119,8 @@ def main():
     after = os.getloadavg()
 
     device = torch.cuda.get_device_name() if given.device == "cuda" else f"{platform.machine()} CPU"
-    print(
-        f"torch {torch.__version__}, {device}, {given.threads} threads, {given.dtype}, {given.rounds} rounds, {given.clock} time"
-    )
+    print(f"torch {torch.__version__}, {device}, {given.threads} threads, {given.dtype}; ", end="")
+    print(f"{given.rounds} rounds, {given.clock} time")
     print(f"{given.members} members of {given.rows} rows, {given.layers} layers of width {given.width}")
     print(f"load in the last minute: {before[0]:.1f} at the start, {after[0]:.1f} at the end, {os.cpu_count()} cores")
     print(f"{'':40s}{'ms':>9s}{'ratio':>9s}{'quartiles':>16s}")
