@@ -11,7 +11,7 @@ from zolib.check import Report, check
 from zolib.decorrelation import Decorrelation
 from zolib.errors import JournalError, LossError, ParameterError
 from zolib.estimates import Estimate, Replay
-from zolib.feedback import Feedback, OneSided, Ranks, RewardPredictionError, TwoPoint, Utilities, ZScores
+from zolib.feedback import Feedback, Fitness, OneSided, Ranks, RewardPredictionError, TwoPoint, Utilities, ZScores
 from zolib.gradient import backward, estimate, grad
 from zolib.hardware import Intrinsic
 from zolib.journal import Journal
@@ -32,6 +32,7 @@ __all__ = [
     "Estimate",
     "Exact",
     "Feedback",
+    "Fitness",
     "Gaussian",
     "Intrinsic",
     "Journal",

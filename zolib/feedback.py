@@ -170,6 +170,30 @@ class Utilities(Ranks):
         return 1 - n * u / u.sum(dim=0)
 
 
+@dataclass(frozen=True)
+class Fitness(Feedback):
+    r"""Members of a population leave offspring in proportion to their fitness, exp(-loss).
+
+    .. math:: c_k = -\frac{K}{K - 1}\,\frac{1}{\sigma}\Big(\frac{w_k}{\bar w} - 1\Big), \qquad
+              w_k = e^{-f(\theta + \sigma z_k)}
+
+    With Gaussian directions a step of sigma^2 down the estimate moves the mean by Price's covariance of relative
+    fitness and trait, that is, by Lande's equation, :math:`\Delta\bar z = \sigma^2\,\nabla\ln\bar W(\bar z)` with
+    :math:`\bar W = \mathbb E\,e^{-f}`.  To fall by one unit of loss is to have e times the offspring.  A ratio of K
+    members is off by O(1/K).  As sigma tends to 0, -ln W tends to the loss, and the estimate to its gradient.
+
+    Sources: Price, Nature 227:520, 1970; Lande, Evolution 30:314, 1976.
+    """
+
+    signs = (1.0,)
+    least: ClassVar[int] = 2
+
+    def coefficients(self, losses: Tensor, clean: Tensor | None, sigma: float) -> Tensor:
+        values = losses[:, 0]
+        w = (values.amin(dim=0) - values).exp()  # relative to the fittest: nothing overflows
+        return (1 - w / w.mean(dim=0)) * (len(values) / (len(values) - 1) / sigma)
+
+
 def _difference(losses: Tensor, sigma: float) -> Tensor:
     if losses.shape[1] == 1:
         return losses[:, 0] / sigma
@@ -183,4 +207,5 @@ FEEDBACKS: dict[str, type[Feedback]] = {
     "ranks": Ranks,
     "z-scores": ZScores,
     "utilities": Utilities,
+    "fitness": Fitness,
 }

@@ -15,7 +15,7 @@ from torch.optim import SGD, Adam
 from zolib.backpropagation import Backpropagation
 from zolib.catalogue import Method, catalogue
 from zolib.decorrelation import Decorrelation
-from zolib.feedback import OneSided, Ranks, RewardPredictionError, TwoPoint, Utilities, ZScores
+from zolib.feedback import Fitness, OneSided, Ranks, RewardPredictionError, TwoPoint, Utilities, ZScores
 from zolib.hardware.intrinsic import Intrinsic
 from zolib.nodes import Activities, Nodes
 from zolib.probes import Coordinate, Gaussian, LowRank, Orthogonal, Rademacher, Sphere
@@ -79,6 +79,16 @@ for _row in (
         Utilities,
         SGD,
         "Wierstra et al. 2014",
+        samples=16,
+        sigma=2e-2,
+    ),
+    Method(
+        "evolution",
+        "an evolving population, its mean moved by selection (Lande's equation)",
+        Gaussian(),
+        Fitness,
+        SGD,
+        "Lande 1976",
         samples=16,
         sigma=2e-2,
     ),

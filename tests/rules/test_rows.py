@@ -9,7 +9,7 @@ from zolib.catalogue import COLUMNS
 from zolib.rules import InTime
 
 ROWS = [name for name in zo.catalogue if isinstance(zo.catalogue[name], InTime)]
-LR = {"oua": 40.0, "rmhl": 3e-3, "exploratory-hebb": 3e-3, "miconi": 1e-4}
+LR = {"oua": 40.0, "hedonistic-synapse": 1.0, "rmhl": 3e-3, "exploratory-hebb": 3e-3, "miconi": 1e-4}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -30,5 +30,5 @@ def test_it_lowers_the_loss_with_one_evaluation_a_step(name, generator):
 def test_rows_are_told_in_words():
     table = zo.catalogue.table()
     told = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in table.rows}
-    assert set(ROWS) == {"oua", "rmhl", "exploratory-hebb", "miconi"} <= set(told)
+    assert set(ROWS) == {"oua", "hedonistic-synapse", "rmhl", "exploratory-hebb", "miconi"} <= set(told)
     assert told["oua"]["evaluations"] == "1" and told["feedback-alignment"]["scale"] == "none"

@@ -3,6 +3,7 @@
 from zolib.rules.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from zolib.rules.nrl import NRL
 from zolib.rules.oua import OUA, wander
+from zolib.rules.release import Release
 from zolib.rules.rows import InTime
 from zolib.rules.three_factor import Cubed, Fluctuation, ThreeFactor
 
@@ -14,6 +15,7 @@ __all__ = [
     "FeedbackAlignment",
     "Fluctuation",
     "InTime",
+    "Release",
     "ThreeFactor",
     "wander",
 ]

@@ -17,6 +17,7 @@ from zolib.catalogue import Learner, Method
 from zolib.methods import catalogue
 from zolib.rules.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from zolib.rules.oua import OUA
+from zolib.rules.release import Release
 from zolib.rules.three_factor import Cubed, Fluctuation, ThreeFactor
 from zolib.tangent import Exact
 
@@ -68,6 +69,20 @@ class _Wandering:
         return loss
 
 
+class _Releasing:
+    """Synapses that release by chance; the weights in use are those that did.  It needs no sigma: chance is in p."""
+
+    def __init__(self, closure: Callable[[], Any], model: nn.Module, lr: float, sigma: float = 0.0, seed: int = 0):
+        self.rule = Release([p for p in model.parameters() if p.requires_grad], lr=lr, seed=seed)
+        self.closure = closure
+
+    @torch.no_grad()
+    def step(self) -> Tensor:
+        loss = torch.as_tensor(self.closure())
+        self.rule.step(-loss)
+        return loss
+
+
 class _Acting:
     """A three-factor rule: act, then hear."""
 
@@ -102,6 +117,17 @@ for _row in (
         "García Fernández, Ahmad and van Gerven 2024",
         "gradient",
         "one mean; no gradient",
+    ),
+    InTime(
+        "hedonistic-synapse",
+        "synapses that release by chance, and learn how often",
+        _Releasing,
+        "release (0 or 1) on weights",
+        _RPE,
+        "in place, on logits",
+        "Seung 2003",
+        "direction",
+        "strength, logit and release",
     ),
     InTime(
         "rmhl",
