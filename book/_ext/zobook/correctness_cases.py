@@ -160,6 +160,13 @@ def comparisons() -> Iterator[Case]:
         moment = (square + (d - 1) * w.square().sum().item()) / k**2
         yield add(label, feedback=feedback, slope=mean / k, moment=moment, formula="(q+(d-1)|w|^2)/K^2")
 
+    node, weight = np.polynomial.hermite_e.hermegauss(100)
+    u, weight = math.sqrt(2) * node, weight / weight.sum()  # the difference of two values
+    less = np.tanh(u / 2)  # one less the relative fitness of the worse one
+    slope, moment = float(weight @ (u * less)), float(weight @ ((u * less) ** 2 + 2 * (d - 1) * less**2))
+    formula = r"E[(u^2+2(d-1))\tanh^2\tfrac{u}{2}]"
+    yield add("fitness, K = 2", feedback=zo.Fitness, slope=slope, moment=moment, formula=formula, samples=2)
+
 
 def expecting(value: float) -> zo.RewardPredictionError:
     feedback = zo.RewardPredictionError()
