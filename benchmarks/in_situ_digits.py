@@ -1,4 +1,4 @@
-"""Learning on defective chips from their own noise, and what one would do instead; the record behind chapter 18.
+"""Learning on defective chips from their own noise, and what one would do instead; a record for chapter 18.
 
     python benchmarks/in_situ_digits.py data/in-situ.json
 

@@ -322,7 +322,7 @@ def keep_weights(file: Path, folder: Path, texts: tuple[str, str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="Some 20 minutes of one core.")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="Some 30 minutes of one core.")
     parser.add_argument("--record", type=Path, required=True, metavar="JSON", help="the record to write or go on with")
     parser.add_argument("--weights", type=Path, metavar="NPZ", help="where two checkpoints and examples are kept")
     parser.add_argument("--work", type=Path, default=Path("_build/pretraining"), help="checkpoints (%(default)s)")

@@ -1,4 +1,4 @@
-"""The program behind the record of chapter 18: its remedies, on small problems whose answer is known."""
+"""The program behind data/in-situ.json: its remedies, on small problems whose answer is known."""
 
 import sys
 from pathlib import Path

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from scipy.interpolate import PchipInterpolator
 
 import zolib as zo
 from zolib.hardware.processes import Telegraph
@@ -89,17 +88,27 @@ def utilities(n):
 
 
 def ranked(n):
-    """What ranks make of the loss: u(q) = sum_i u_i P(Binomial(n-1, q) = i-1) of its quantile q; then its gradient."""
+    """The gradient of what ranks make of the loss, u(q) = sum_i u_i P(Binomial(n-1, q) = i-1) of its quantile q.
+
+    The loss rises with |y - goal| of the output y, so the gradient is E[u'(q) p sign(y - goal) dy/dw], p the density of
+    |y - goal|.  Given the two hidden nodes, h, the output is normal, and the outer weights that go with it are so too.
+    """
     u = utilities(n)
-    z = torch.from_numpy(stats.norm.ppf(stats.qmc.Sobol(6, seed=0).random_base2(19)))
-    points = START + SIGMA * z
-    size = (output(points) - GOAL).abs().numpy()  # rises with the loss, and has a bounded density
-    knots = np.linspace(0, 1, 201)
-    quantile = PchipInterpolator(np.quantile(size, knots), knots)
-    q, density = quantile(size).clip(0, 1), quantile(size, 1)
-    slope = (n - 1) * sum((u[i + 1] - u[i]) * stats.binom.pmf(i, n - 2, q) for i in range(n - 1))
-    weights = torch.from_numpy(slope * density / len(q))
-    return mean_slope(lambda w, _: (output(w) - GOAL).abs(), points, weights)
+    z, v = (t.numpy() for t in hermite(2, 20))
+    w, x = START.numpy(), X.numpy()
+    h = np.tanh(w[:4].reshape(2, 2) @ x + SIGMA * np.linalg.norm(x) * z)
+    mean, spread = h @ w[4:], SIGMA * np.linalg.norm(h, axis=1)
+    far, dy = np.linspace(-4, 4, 4001, retstep=True)
+    y = GOAL + far[:, None]
+    density = stats.norm.pdf(y, mean, spread) * v
+    below = (stats.norm.cdf(y, mean, spread) * v).sum(1)
+    q = np.abs(below - below[::-1])
+    p = density.sum(1) + density.sum(1)[::-1]
+    rise = (n - 1) * sum((u[i + 1] - u[i]) * stats.binom.pmf(i, n - 2, q) for i in range(n - 1))
+    force = (rise * p * np.sign(far) * dy)[:, None] * density
+    outer = w[4:] + h * ((y - mean) / (h**2).sum(1))[..., None]  # the mean of the outer weights, given h and y
+    below, above = (force[..., None] * outer * (1 - h**2)).sum((0, 1)), (force[..., None] * h).sum((0, 1))
+    return torch.from_numpy(np.concatenate([np.outer(below, x).ravel(), above]))
 
 
 # --- the learners: mean updates, (replicates, 6) ----------------------------------------------------------------------
@@ -147,9 +156,7 @@ def rmhl(seed):
     for _ in range(3500):
         y = rule.act(lambda: net(X.expand(100, 2)))
         rule.reinforce(torch.exp(-0.5 * (y[:, 0] - GOAL) ** 2))
-        found.append(
-            SIGMA**2 * step_of(net)
-        )  # the eligibility of the literature is noise times input, not over sigma^2
+        found.append(SIGMA**2 * step_of(net))  # the literature's eligibility: noise times input, not over sigma^2
     return torch.stack(found)
 
 

@@ -67,7 +67,7 @@ def test_after_a_refused_reward_all_is_as_before(seed):
     with pytest.raises(zo.LossError, match="not finite"):
         rule.step(torch.tensor([1.0, 2.0, 3.0, float("nan")]))
     for wrong in (torch.ones(3), torch.ones(4, 3), 1.0):
-        with pytest.raises(ValueError, match="reward has shape"):
+        with pytest.raises(ValueError, match="reward has"):
             rule.step(wrong)
     with pytest.raises(ValueError, match="one of the parameters"):
         rule.mean(torch.ones(4, 3))

@@ -29,7 +29,7 @@ from zolib.noise.point_of_use import PointOfUse
 
 _CONVOLUTION = "input weight bias stride padding dilation groups".split()
 _TRANSPOSED = "input weight bias stride padding output_padding groups dilation".split()
-_WIDE = (torch.float32, torch.float64)
+_WIDE = (torch.float32, torch.float64)  # where products can be rounded before they are summed
 _ATTENTION = "query key value attn_mask dropout_p is_causal".split()
 
 

@@ -24,9 +24,14 @@ def manual_seed(seed: int) -> None:
 def as_seed(seed: int | None) -> int:
     """A 64-bit seed from an argument: checked if given, the next one of the counter if None."""
     if seed is None:
-        low, high = fold(_base, _UNNAMED + (next(_count) << 16))
-        return low | high << 32
+        return own(_base, _UNNAMED + (next(_count) << 16))
     return natural("seed", seed, 1 << 64)
+
+
+def own(seed: int, use: int) -> int:
+    """The seed that one use makes of a common seed: two uses of it never meet."""
+    low, high = fold(seed, use)
+    return low | high << 32
 
 
 def natural(name: str, value: int, below: int) -> int:

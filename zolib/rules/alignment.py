@@ -26,6 +26,7 @@ from zolib.errors import LossError, ParameterError
 from zolib.estimates import Dense
 from zolib.evaluation import State, checked_loss
 from zolib.noise import stream
+from zolib.noise.seeds import own
 from zolib.probes import PROBES, Probe
 from zolib.subject import Subject
 
@@ -133,8 +134,7 @@ class _Wires(TorchFunctionMode):
 
     def __init__(self, seed: int):
         super().__init__()
-        low, high = stream.fold(seed, _WIRES)
-        self.seed, self.calls, self.maps = low | high << 32, 0, 0
+        self.seed, self.calls, self.maps = own(seed, _WIRES), 0, 0
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}

@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zolib.errors import LossError, ParameterError
+from zolib.errors import ParameterError
 from zolib.noise import stream
-from zolib.noise.seeds import as_seed
+from zolib.noise.seeds import as_seed, own
+from zolib.rules.rewards import along, checked
 
 _OUA = 0x6F75  # keys of its own: never the noise of a probe with the same seed
 
@@ -135,10 +136,11 @@ class OUA(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, reward: Any) -> None:  # type: ignore[override]
         """One dt.  reward: a number, or a tensor of shape () or (S,), earned with the parameters as they are."""
-        reward = self._checked(reward)
+        parameters = (p for group in self.param_groups for p in group["params"])
+        reward = checked(reward, parameters, self._expected)
         expected = reward if self._expected is None else self._expected.to(reward)
         error = reward - expected
-        seed, numbered = self._key(), 0
+        seed, numbered = own(self._seed, _OUA), 0
         for group in self.param_groups:
             dt = group["dt"]
             sigma = group["sigma"].detach().clamp(min=0) if isinstance(group["sigma"], Tensor) else group["sigma"]
@@ -147,34 +149,11 @@ class OUA(torch.optim.Optimizer):
                 part = [(numbered, p.numel())]
                 z = stream.draw(stream.NORMAL, seed, self._steps, range(1), part, p.device)[0].view(p.shape).to(p)
                 numbered += 1
-                told = error.to(p).view(-1, *[1] * (p.ndim - 1)) if error.ndim else error.to(p)
-                mean.add_((p - mean) * told, alpha=group["lr"] * dt)
+                mean.add_((p - mean) * along(error, p), alpha=group["lr"] * dt)
                 p.copy_(wander(p, mean, sigma, group["decay"], dt, z))
         rate = self.param_groups[0]["baseline_rate"] * self.param_groups[0]["dt"]
         self._expected = expected - error * math.expm1(-rate)
         self._steps += 1
-
-    def _key(self) -> int:
-        low, high = stream.fold(self._seed, _OUA)
-        return low | high << 32
-
-    def _checked(self, reward: Any) -> Tensor:
-        reward = torch.as_tensor(reward).detach()
-        reward = reward if reward.is_floating_point() else reward.double()
-        if reward.ndim > 1:
-            raise ValueError(f"reward has shape {tuple(reward.shape)}; give one number, or one for each replica, (S,)")
-        if reward.ndim:
-            for p in (p for group in self.param_groups for p in group["params"]):
-                if not p.ndim or p.shape[0] != len(reward):
-                    raise ValueError(
-                        f"reward has {len(reward)} entries, one for each replica, but a parameter has shape "
-                        f"{tuple(p.shape)}, whose first axis is not {len(reward)}; give a scalar for a single learner"
-                    )
-        if self._expected is not None and self._expected.ndim and self._expected.shape != reward.shape:
-            raise ValueError(f"reward has shape {tuple(reward.shape)}, before it was {tuple(self._expected.shape)}")
-        if not reward.isfinite().all():
-            raise LossError("the reward is not finite; the step is refused, and parameters and means are as before")
-        return reward
 
     def state_dict(self) -> dict[str, Any]:
         """Means, expectation, time and seed: a run that loads it goes on as if it had not stopped."""

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zolib.errors import LossError
 from zolib.noise import stream
-from zolib.noise.seeds import as_seed
+from zolib.noise.seeds import as_seed, own
+from zolib.rules.rewards import along, checked
 
 _RELEASE = 0x726C  # keys of its own
 
@@ -78,8 +78,9 @@ class Release:
             raise ValueError(f"probability must lie between 0 and 1, without the ends, got {probability!r}")
         if not self.parameters or not all(p.dtype in (torch.float32, torch.float64) for p in self.parameters):
             raise TypeError("params must be tensors of float32 or float64, at least one")
-        self.lr, self.rate, self.expected = float(lr), float(rate), None
-        self._seed, self._steps = as_seed(seed), 0
+        self.lr, self.rate = float(lr), float(rate)
+        self.expected: Tensor | None = None
+        self._seed, self._steps = own(as_seed(seed), _RELEASE), 0
         odds = [start.to(p.detach()).expand_as(p).clone() for p in self.parameters]
         self._strengths = [p.detach() / o for p, o in zip(self.parameters, odds, strict=True)]
         self._logits = [o.logit() for o in odds]
@@ -88,51 +89,35 @@ class Release:
 
     def probability(self, p: Tensor) -> Tensor:
         """How often the synapses of a parameter release now, in its shape."""
-        for known, logit in zip(self.parameters, self._logits, strict=True):
-            if p is known:
-                return logit.sigmoid()
-        raise ValueError("probability() and mean() take one of the parameters that this rule adapts")
+        return self._logits[self._place(p)].sigmoid()
 
     def mean(self, p: Tensor) -> Tensor:
         """What a parameter is on average, probability times strength."""
-        now = self.probability(p)
-        return now * next(w for known, w in zip(self.parameters, self._strengths, strict=True) if p is known)
+        return self.probability(p) * self._strengths[self._place(p)]
 
     @torch.no_grad()
     def step(self, reward: Any) -> None:
         """Learn from a reward, () or (S,), that was earned with the parameters as they are; then release anew."""
-        reward = self._checked(reward)
-        expected = reward if self.expected is None else self.expected
+        reward = checked(reward, self.parameters, self.expected)
+        expected = reward if self.expected is None else self.expected.to(reward)
         error = reward - expected
         for q, r in zip(self._logits, self._released, strict=True):
-            told = error.to(q).view(-1, *[1] * (q.ndim - 1)) if error.ndim else error.to(q)
-            q.add_(told * (r - q.sigmoid()), alpha=self.lr)
+            q.add_(along(error, q) * (r - q.sigmoid()), alpha=self.lr)
         self.expected = expected + self.rate * error
         self._steps += 1
         self._draw()
 
+    def _place(self, p: Tensor) -> int:
+        for place, known in enumerate(self.parameters):
+            if p is known:
+                return place
+        raise ValueError("probability() and mean() take one of the parameters that this rule adapts")
+
     @torch.no_grad()
     def _draw(self) -> None:
-        low, high = stream.fold(self._seed, _RELEASE)
         self._released = []
         for j, (p, w, q) in enumerate(zip(self.parameters, self._strengths, self._logits, strict=True)):
-            part = [(j, p.numel())]
-            z = stream.draw(stream.NORMAL, low | high << 32, self._steps, range(1), part, p.device)[0]
+            z = stream.draw(stream.NORMAL, self._seed, self._steps, range(1), [(j, p.numel())], p.device)[0]
             r = (torch.special.ndtr(z.view(p.shape).to(p.dtype)) < q.sigmoid()).to(p.dtype)
             self._released.append(r)
             p.copy_(w * r)
-
-    def _checked(self, reward: Any) -> Tensor:
-        reward = torch.as_tensor(reward, dtype=torch.float64).detach()
-        if reward.ndim > 1 or (reward.ndim and any(p.ndim == 0 or len(p) != len(reward) for p in self.parameters)):
-            raise ValueError(
-                f"reward has shape {tuple(reward.shape)}; give one number, or one for each learner, (S,), along the "
-                "first axis of every parameter"
-            )
-        if self.expected is not None and self.expected.shape != reward.shape:
-            raise ValueError(f"reward has shape {tuple(reward.shape)}, before it was {tuple(self.expected.shape)}")
-        if not reward.isfinite().all():
-            raise LossError(
-                "the reward is not finite; the step is refused, and all is as before"
-            )
-        return reward

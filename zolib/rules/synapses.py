@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from zolib.noise import stream
 from zolib.noise.preactivations import PreActivations
-from zolib.noise.seeds import as_seed
+from zolib.noise.seeds import as_seed, own
 from zolib.subject import Subject
 
 _RULES = 0x7275  # keys of its own
@@ -46,8 +46,7 @@ class Synapses:
         self._subject = Subject(lambda: None, model, "Nodes")
         self.parameters = [t.value for t in self._subject.targets]
         self.sigma, self._axis = sigma, batch_dim
-        low, high = stream.fold(as_seed(seed), _RULES)
-        self._seed, self.passes = low | high << 32, 0
+        self._seed, self.passes = own(as_seed(seed), _RULES), 0
         self.nodes: list[Node] = []
         self._leaves: list[Tensor] = []
 
