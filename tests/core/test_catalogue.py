@@ -17,7 +17,7 @@ rows = pytest.mark.parametrize("name", TRIPLES)
 LR = {"openai-es": 0.03, "zo-adam": 0.03, "zo-signsgd": 0.01, "es-z-scores": 2e-3, "eggroll": 2e-3, "nes": 0.02}
 LR |= {"weight-perturbation": 0.02}
 #: Where each example has noise of its own, and may credit its own loss.
-PER_EXAMPLE = ("nodes", "activities", "the device itself")
+PER_EXAMPLE = ("nodes", "activities", "outputs")
 
 
 def named(*words):
@@ -37,7 +37,7 @@ def make_task(generator):
         if method.local:
             layers = [zo.Decorrelation(2), inner, nn.Tanh(), zo.Decorrelation(8), outer]
         net = nn.Sequential(*layers)
-        if method.probe.where == "the device itself":
+        if method.probe.where == "outputs":
             net = zo.hardware.deploy(net, zo.hardware.Chip([zo.hardware.OutputNoise(0.01)], seed=0), w_max=4.0)
         x = torch.randn(64, 2, generator=generator)
         y = (x[:, 0] * x[:, 1] > 0).long()

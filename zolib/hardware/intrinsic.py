@@ -48,8 +48,8 @@ class Intrinsic(Probe):
     batch_dim: int = 0
     axes: tuple[str, ...] | None = None
     scale: ClassVar[str] = "direction"
-    where: ClassVar[str] = "the device itself"
-    law: ClassVar[str] = "the device's"
+    where: ClassVar[str] = "outputs"
+    law: ClassVar[str] = "the chip's own noise"
 
     def __post_init__(self):
         if self.scaling not in ("global", "layer"):

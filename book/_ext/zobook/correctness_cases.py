@@ -162,9 +162,9 @@ def comparisons() -> Iterator[Case]:
 
     node, weight = np.polynomial.hermite_e.hermegauss(100)
     u, weight = math.sqrt(2) * node, weight / weight.sum()  # the difference of two values
-    less = np.tanh(u / 2)  # one less the relative fitness of the worse one
+    less = np.tanh(u / 2)  # half the first one's coefficient; the other's is its negative
     slope, moment = float(weight @ (u * less)), float(weight @ ((u * less) ** 2 + 2 * (d - 1) * less**2))
-    formula = r"E[(u^2+2(d-1))\tanh^2\tfrac{u}{2}]"
+    formula = r"(q+(d-1)\E|c|^2)/K^2"
     yield add("fitness, K = 2", feedback=zo.Fitness, slope=slope, moment=moment, formula=formula, samples=2)
 
 
