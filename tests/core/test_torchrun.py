@@ -40,8 +40,11 @@ dist.destroy_process_group()
 
 
 def torchrun(script, processes, *arguments, restarts=0):
+    """What the processes printed, one after another; into one pipe they would print into each other's lines."""
+    logs = script.parent / "logs"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += ["--max-restarts", str(restarts), "--monitor-interval", "0.1", str(script), *map(str, arguments)]
+    command += ["--max-restarts", str(restarts), "--monitor-interval", "0.1"]
+    command += ["--log-dir", str(logs), "--redirects", "1", str(script), *map(str, arguments)]
     env = os.environ | {
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": LOOPBACK,
@@ -50,7 +53,7 @@ def torchrun(script, processes, *arguments, restarts=0):
     }
     done = subprocess.run(command, env=env, cwd=script.parent, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-8000:]
-    return done.stdout
+    return "".join(log.read_text() for log in sorted(logs.rglob("stdout.log")))
 
 
 def test_the_script_of_the_documentation_trains(tmp_path):
