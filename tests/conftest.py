@@ -3,11 +3,16 @@
 import hashlib
 import math
 
+import hypothesis
 import pytest
 import torch
 from scipy import stats
 
 torch.set_num_threads(1)  # the tests themselves run side by side
+
+# Examples follow from each test's code, so that a result can be had again; others: --hypothesis-profile=default
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture
