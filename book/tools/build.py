@@ -19,7 +19,19 @@ def build(root: Path, quiet: bool = False) -> subprocess.CompletedProcess:
     done = subprocess.run(command, capture_output=quiet, text=True)
     if done.returncode != 0:
         shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
+    elif (html := root / "_build" / "html" / "index.html").exists():
+        _give_icon(html)
     return done
+
+
+def _give_icon(page: Path) -> None:
+    """The page that leads to the first one is made without an icon, for which browsers would then ask the server.
+
+    It is left at once, so it gets an empty one that nobody has to load.
+    """
+    text = page.read_text(encoding="utf-8")
+    if 'rel="icon"' not in text:
+        page.write_text('<link rel="icon" href="data:," />\n' + text, encoding="utf-8")
 
 
 def main() -> int:
