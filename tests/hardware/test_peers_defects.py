@@ -172,6 +172,30 @@ def test_a_mean_of_the_noise_cancels_between_two_reads(seed):
     assert torch.allclose(*changes, atol=1e-5)
 
 
+def test_activities_are_decorrelated_once():
+    """What a batch left is gone after its update (elsewhere another name is cleared, and the state stays)."""
+    layer, x = zo.Decorrelation(3), torch.randn(8, 3)
+    fresh = copy.deepcopy(layer)
+    layer(torch.randn(8, 3)), layer(x), fresh(x)
+    layer.update(), fresh.update()
+    assert torch.equal(layer.D, fresh.D)
+    with pytest.raises(RuntimeError, match="forward pass"):
+        layer.update()
+
+
+def test_each_learner_has_noise_of_its_own_from_the_seed_it_is_given():
+    """(Elsewhere the last of many learners stands for all of them, and the model fixes the seed.)"""
+    net, x, found = nn.Linear(3, 4), torch.randn(1, 3), []
+    for number in (5, 5, 6):
+        still = torch.optim.SGD(net.parameters(), lr=0.0)
+        rule = zo.rules.NRL(net, still, sigma=0.1, replicas=6, seed=number)
+        rule.act(lambda: net(x.expand(6, -1)))
+        found.append(rule.eligibility[0].clone())  # (6, 4, 3)
+    first, again, other = found
+    assert torch.equal(first, again) and not torch.isclose(first, other).any()
+    assert len(first.flatten(1).unique(dim=0)) == 6
+
+
 # --- the simulator itself ---------------------------------------------------------------------------------------------
 
 
