@@ -6,13 +6,13 @@ A net 64-48-10 (tanh) is trained in software on the handwritten digits and put o
 cells and output noise of 0.05.  Rows of ``what``: "remedy", what each remedy makes of 32 chips, five nets, with all
 stuck cells open and with half of them shorted; "longer", two of them in 240 passes instead of 60; "noise" and "ADC",
 how much noise a chip may have and what a converter hides; "telegraph" and "white", noise with and without a memory, at
-different intervals between two reads; "pulses", cells that are moved by pulses, from scratch.  Every accuracy is of one
-noisy read of the 360 test images on one chip.
+different intervals between two reads; "junction", all 60 passes with such noise, five nets; "pulses", cells that are
+moved by pulses, from scratch.  Every accuracy is of one noisy read of the 360 test images on one chip.
 
 Step sizes of the remedies are chosen among 1e-3, 3e-3 and 1e-2 on a fifth of the training set that is held out, on 8
 other chips and another net, for each learner by itself, and recorded ("step size").  Everything else was fixed before
-the runs; "longer" was added when the others were known.  About 25 minutes of one core.  A file that is there is
-continued: rows that it has are kept.
+the runs; "longer" and "junction" were added when the others were known.  About 30 minutes of one core.  A file that
+is there is continued: rows that it has are kept.
 """
 
 import json
@@ -190,12 +190,28 @@ def chosen(learner: str) -> dict:
     return {"tried": found, "lr": max(found, key=found.get)}
 
 
-def remedy(seed: int, stuck: str, name: str, lr: float, epochs: int = EPOCHS) -> dict:
+def junction() -> tuple:
+    """At each output the simulated junction of Koenders et al. (2025), as large as the white noise that it replaces."""
+    telegraph, white = 0.0059316154, 0.00090841466
+    unit = 0.05 / (telegraph**2 + white**2) ** 0.5
+    return H.NodeNoise(H.Telegraph.sampled(telegraph * unit, 0.0809, seconds=1e-6)), H.OutputNoise(white * unit)
+
+
+def remedy(
+    seed: int,
+    stuck: str,
+    name: str,
+    lr: float,
+    epochs: int = EPOCHS,
+    noise: tuple = (H.OutputNoise(0.05),),
+    read_time: float = 0.0,
+) -> dict:
     """What one remedy makes of 32 chips with one net on them."""
     data = digits()
     model = trained(data, seed)
-    stages = (DEFECTS[0], H.StuckAt(0.1, on=STUCK[stuck]), H.OutputNoise(0.05))
-    hw = deployed(trained(data, seed, prepare=True) if name == "prepared" else model, stages, CHIPS, seed)
+    stages = (DEFECTS[0], H.StuckAt(0.1, on=STUCK[stuck]), *noise)
+    net = trained(data, seed, prepare=True) if name == "prepared" else model
+    hw = deployed(net, stages, CHIPS, seed, read_time=read_time)
     row, before = {"offline": accuracy(model, data).item()}, hw.counters
     if name in ("mapped", "prepared"):
         found = accuracy(hw, data)
@@ -208,7 +224,7 @@ def remedy(seed: int, stuck: str, name: str, lr: float, epochs: int = EPOCHS) ->
         found, row["path"] = path[-1], path.mean(dim=1).tolist()
         row["cost"] = counted(hw, before)
     if name == "noise":
-        other = deployed(model, stages, CHIPS, seed)  # the same chips; weights learned on the neighbour
+        other = deployed(model, stages, CHIPS, seed, read_time=read_time)  # the same chips; weights of the neighbour
         for key, change in {"moved": lambda q: q.roll(1, 0), "mean of all": lambda q: q.mean(0, True)}.items():
             with torch.no_grad():
                 for p, q in zip(other.parameters(), hw.parameters(), strict=True):
@@ -242,6 +258,16 @@ def longer() -> Jobs:
             yield identity, partial(remedy, seed, "half shorted", name, row["lr"], 4 * EPOCHS)
 
 
+def junctions() -> Jobs:
+    """Two reads of an example lie as many samples apart as two layers read a batch, or are 64 times as fast as that."""
+    row = yield {"what": "step size", "learner": "noise"}, partial(chosen, "noise")
+    for faster in (1, 64):
+        for seed in range(NETS):
+            identity = {"what": "junction", "net": seed, "stuck": "open", "apart": 2 * BATCH // faster}
+            how = {"noise": junction(), "read_time": 1e-6 / faster}
+            yield identity, partial(remedy, seed, "open", "noise", row["lr"], **how)
+
+
 def noise() -> Jobs:
     data = digits()
     model = trained(data, 0)
@@ -256,12 +282,7 @@ def noise() -> Jobs:
         stages = (H.DAC(8), *DEFECTS, H.OutputNoise(0.05), H.ADC(bits, bound=4.0))
         yield {"what": "ADC", "bits": bits}, partial(job, stages, epochs=40)
     # A batch is read layer after layer: the two reads of an example lie twice as many read times apart as it is long
-    a, white, flip = 0.0059316154, 0.00090841466, 0.0809
-    unit = 0.05 / (a**2 + white**2) ** 0.5
-    kinds = {
-        "telegraph": (H.NodeNoise(H.Telegraph.sampled(a * unit, flip, 1e-6)), H.OutputNoise(white * unit)),
-        "white": (H.OutputNoise(0.05),),
-    }
+    kinds = {"telegraph": junction(), "white": (H.OutputNoise(0.05),)}
     for batch in (2, 8, 64):
         for kind, stages in kinds.items():
             job_lr = 3e-3 * (batch / 64) ** 0.5
@@ -298,6 +319,7 @@ def everything() -> Jobs:
     yield from noise()
     yield from remedies("half shorted")
     yield from longer()
+    yield from junctions()
 
 
 def main() -> None:

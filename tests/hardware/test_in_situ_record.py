@@ -69,3 +69,11 @@ def test_a_prepared_net_is_less_hurt_by_what_it_was_prepared_for(program, task):
     )
     assert prepared > plain
     assert torch.equal(program.trained(data, 0)[0].weight, model[0].weight)
+
+
+def test_the_junction_is_as_large_as_the_noise_that_it_replaces(program):
+    telegraph, white = program.junction()
+    process = telegraph.process
+    assert process.amplitude**2 + white.sd**2 == pytest.approx(0.05**2)
+    assert process.amplitude / white.sd == pytest.approx(5.9316154 / 0.90841466)
+    assert process.autocovariance(1e-6) / process.autocovariance(0.0) == pytest.approx(1 - 2 * 0.0809)
