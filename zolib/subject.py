@@ -90,8 +90,9 @@ def as_trainable(value: Tensor, parameter: Tensor) -> Tensor:
     matmul copies a weight for each batch entry unless the weight requires grad.  Autocast would keep such a weight's
     casts, one for each evaluation.
     """
-    with contextlib.suppress(RuntimeError):  # inside a transform of torch.func it cannot be set
-        value.requires_grad_(parameter.requires_grad and not torch.is_autocast_enabled(value.device.type))
+    if parameter.requires_grad and not torch.is_autocast_enabled(value.device.type):
+        with contextlib.suppress(RuntimeError):  # inside a transform of torch.func it cannot be set
+            value.requires_grad_()
     return value
 
 

@@ -84,6 +84,7 @@ def test_perturbed_has_the_bits_of_the_reference(value, law, seed, step, sample,
     before = value.clone()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "PIECE", compiled.CHUNK)  # so that a few thousand elements are enough for threads
+        patch.setattr(cpu, "HELP", compiled.CHUNK)
         found = fused.perturbed(value, law, seed, step, sample, parameter, scale)
     expected = by_reference(fused.perturbed, value, law, seed, step, sample, parameter, scale)
     assert same(found, expected)
@@ -99,6 +100,7 @@ def test_update_has_the_bits_of_the_reference(value, law, terms, parameter, deca
     by_reference(fused.update_, expected, law, terms, parameter, decay)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "PIECE", compiled.CHUNK)
+        patch.setattr(cpu, "HELP", compiled.CHUNK)
         fused.update_(value, law, terms, parameter, decay)
     assert same(value, expected)
 
@@ -183,7 +185,7 @@ def test_elements_beyond_32_bits_are_numbered_right(law, dtype, block, generator
 def moved(threads):
     """What an update makes of 1, as bytes.  Nothing of torch's own may use threads, which a fork would not survive."""
     torch.set_num_threads(threads)
-    value = torch.from_numpy(np.ones(5 * cpu.PIECE + 3, np.float32))
+    value = torch.from_numpy(np.ones(cpu.HELP + 3, np.float32))
     fused.update_(value, stream.SIGN, [Term(1, 2, 3, 0.5), Term(1, 2, 4, 0.25)], 6)
     return value.numpy().tobytes()
 

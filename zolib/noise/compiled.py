@@ -158,7 +158,8 @@ _FORMATS: dict[torch.dtype, tuple[type, Any, Any]] = {
 def combination(law: int, dtype: torch.dtype) -> Callable[..., None]:
     """out <- decay value + (zero + sum of c z), for elements ``base`` and after; out may be value.
 
-    rows: a stream for each c, and one of rounding bits.  zero: 0.0, or -0.0, which added to anything changes nothing.
+    rows: a stream for each c, and in half precision one of rounding bits.  zero: 0.0, or -0.0, which added to anything
+    changes nothing.
     """
     per, add = _PER[law], _ADD[law]
     wide, read, round_ = _FORMATS[dtype]

@@ -23,6 +23,9 @@ from zolib.noise.rounding import HALF
 from zolib.noise.stream import ROUNDING
 
 PIECE = 16 * CHUNK  # elements that a thread takes at a time
+#: Elements from which threads help with one tensor.  Torch's own threads keep both cores of a small machine busy for a
+#: while after each of its operations, and below this their competition costs more than the help saves.
+HELP = 16 * PIECE
 
 
 def draw(
@@ -84,10 +87,15 @@ def _run(
     """The combination of contiguous tensors; ``base`` numbers their first element, a multiple of CHUNK."""
     source = _flat(value)
     target = source if out is value else _flat(out)
-    rows = _rows([(law, *term[:3]) for term in terms] + [(ROUNDING, *terms[-1][:3])], parameter)
-    c = np.array([term[3] for term in terms], np.float64)
+    streams = [(law, *term[:3]) for term in terms]
+    if value.dtype in HALF:
+        streams.append((ROUNDING, *terms[-1][:3]))
+    rows, c = _rows(streams, parameter), np.array([term[3] for term in terms], np.float64)
     kernel = combination(law, value.dtype)
-    _shared(lambda i, j: kernel(source[i:j], target[i:j], base + i, rows, c, decay, zero), len(source), PIECE)
+    if len(source) < HELP:
+        kernel(source, target, base, rows, c, decay, zero)
+    else:
+        _shared(lambda i, j: kernel(source[i:j], target[i:j], base + i, rows, c, decay, zero), len(source), PIECE)
 
 
 def _flat(x: Tensor) -> np.ndarray:

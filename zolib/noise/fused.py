@@ -27,7 +27,6 @@ class Term(NamedTuple):
     coefficient: float
 
 
-@torch.no_grad()
 def perturbed(value: Tensor, law: int, seed: int, step: int, sample: int, parameter: int, scale: float) -> Tensor:
     """``value + scale z`` as a new tensor, in the precision of ``value``: :func:`zolib.noise.rounding.shifted`.
 
@@ -38,8 +37,9 @@ def perturbed(value: Tensor, law: int, seed: int, step: int, sample: int, parame
     kernels = backend.kernels(value)
     if kernels is not None:
         return kernels.perturbed(value, law, seed, step, sample, parameter, scale)
-    bits = lambda: _draw(stream.ROUNDING, value, seed, step, sample, parameter)  # noqa: E731
-    return shifted(value, _draw(law, value, seed, step, sample, parameter), scale, bits)
+    with torch.no_grad():
+        bits = lambda: _draw(stream.ROUNDING, value, seed, step, sample, parameter)  # noqa: E731
+        return shifted(value, _draw(law, value, seed, step, sample, parameter), scale, bits)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ _METADATA = frozenset(
 )
 # Properties that give another tensor of the same values; all others (shape, dtype, grad, ...) are metadata.
 _VALUE_PROPERTIES = frozenset({"T", "mT", "H", "mH", "data", "real", "imag"})
+_PLAIN = frozenset({int, float, bool, str})
 _SETTABLE = frozenset({"grad", "requires_grad", "names"})
 _AUGMENTED = frozenset(
     f"__i{op}__" for op in "add sub mul truediv floordiv mod pow and or xor lshift rshift div".split()
@@ -69,26 +71,22 @@ class PointOfUse(TorchFunctionMode):
         self.repeated: set[int] = set()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "").partition(".")[0]  # torch.ops' overloads read 'add_.Tensor'
-        if name in _METADATA:
-            return func(*args, **kwargs)
-        owner = getattr(getattr(func, "__self__", None), "__name__", "")  # the property that __get__ or __set__ serves
-        if name == "__get__" and owner not in _VALUE_PROPERTIES:
-            return func(*args, **kwargs)
-        if name == "__set__" and owner in _SETTABLE:
+        kwargs = dict(kwargs) if kwargs else {}
+        name, asks_no_value, writes = _kind(func)
+        if asks_no_value:
             return func(*args, **kwargs)
         if name == "backward":
             raise RuntimeError(
                 "closure() called backward(); it must only return the loss. zolib evaluates it several times and "
                 "fills .grad from the values: delete the backward() call"
             )
-        in_place = name.endswith("_") and not name.endswith("__")
-        if args and (in_place or name in _AUGMENTED or name in ("__setitem__", "__set__")):
+        if writes and args:
             self._refuse_write(args[0], name)
         if kwargs.get("out") is not None:
             self._refuse_write(kwargs["out"], name)
-        return self._run(func, name, self._replaced(args), {k: self._replaced(v) for k, v in kwargs.items()})
+        for key, x in kwargs.items():
+            kwargs[key] = self._replaced(x)
+        return self._run(func, name, tuple([self._replaced(x) for x in args]), kwargs)
 
     def _run(self, func: Callable[..., Any], name: str, args: tuple, kwargs: dict) -> Any:
         """The operation itself, its arguments replaced.  name: of the function, without overload."""
@@ -102,6 +100,8 @@ class PointOfUse(TorchFunctionMode):
                 return self._perturbed(j)
             if id(x) not in self._others:
                 self._refuse_stale(x)
+            return x
+        if x is None or type(x) in _PLAIN:  # most arguments, so the first to be asked for
             return x
         if type(x) in (list, tuple):
             return type(x)(self._replaced(item) for item in x)
@@ -127,7 +127,9 @@ class PointOfUse(TorchFunctionMode):
         return value
 
     def _made(self, j: int) -> Tensor:
-        with torch._C._DisableFuncTorch():  # the closure may be inside a transform of torch.func, the noise is not
+        if torch._C._functorch.maybe_current_level() is None:
+            return self._value(j)
+        with torch._C._DisableFuncTorch():  # the closure is inside a transform of torch.func, the noise is not
             return self._value(j)
 
     def _refuse_write(self, x: Any, name: str) -> None:
@@ -154,6 +156,20 @@ class PointOfUse(TorchFunctionMode):
                 f"the closure uses a view of parameter {self._names[j]!r} that was made before the evaluation (a "
                 "cached transpose, .data or detach()); it would not be perturbed. Make the view inside the forward pass"
             )
+
+
+@lru_cache(1 << 12)
+def _kind(func: Callable[..., Any]) -> tuple[str, bool, bool]:
+    """A function of torch: its name, whether it asks for no tensor's values, and whether it writes to its first."""
+    name = getattr(func, "__name__", "").partition(".")[0]  # torch.ops' overloads read 'add_.Tensor'
+    owner = getattr(getattr(func, "__self__", None), "__name__", "")  # the property that __get__ or __set__ serves
+    asks_no_value = (
+        name in _METADATA
+        or (name == "__get__" and owner not in _VALUE_PROPERTIES)
+        or (name == "__set__" and owner in _SETTABLE)
+    )
+    in_place = name.endswith("_") and not name.endswith("__")
+    return name, asks_no_value, in_place or name in _AUGMENTED or name in ("__setitem__", "__set__")
 
 
 def _address(x: Tensor) -> int:
