@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from zolib.noise import backend, compiled, cpu, fused, rounding, stream
+from zolib.noise import backend, compiled, cpu, fused, rounding, stream, team
 from zolib.noise.fused import Term
 
 LAWS = [stream.SIGN, stream.NORMAL]
@@ -78,13 +79,14 @@ THREADS = st.sampled_from([1, 2, 3])
 
 
 @settings(max_examples=200, deadline=None)
-@given(values(), st.sampled_from(LAWS), SEED, WORD, WORD, WORD, COEFFICIENT, THREADS)
-def test_perturbed_has_the_bits_of_the_reference(value, law, seed, step, sample, parameter, scale, threads):
+@given(values(), st.sampled_from(LAWS), SEED, WORD, WORD, WORD, COEFFICIENT, THREADS, st.booleans())
+def test_perturbed_has_the_bits_of_the_reference(value, law, seed, step, sample, parameter, scale, threads, pooled):
     torch.set_num_threads(threads)
     before = value.clone()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "PIECE", compiled.CHUNK)  # so that a few thousand elements are enough for threads
-        patch.setattr(cpu, "HELP", compiled.CHUNK)
+        if pooled:  # as where torch has no OpenMP, and after a fork
+            patch.setattr(team, "_library", None)
         found = fused.perturbed(value, law, seed, step, sample, parameter, scale)
     expected = by_reference(fused.perturbed, value, law, seed, step, sample, parameter, scale)
     assert same(found, expected)
@@ -93,14 +95,15 @@ def test_perturbed_has_the_bits_of_the_reference(value, law, seed, step, sample,
 
 
 @settings(max_examples=200, deadline=None)
-@given(values(), st.sampled_from(LAWS), TERMS, WORD, st.sampled_from([1.0, 0.9, 0.0]), THREADS)
-def test_update_has_the_bits_of_the_reference(value, law, terms, parameter, decay, threads):
+@given(values(), st.sampled_from(LAWS), TERMS, WORD, st.sampled_from([1.0, 0.9, 0.0]), THREADS, st.booleans())
+def test_update_has_the_bits_of_the_reference(value, law, terms, parameter, decay, threads, pooled):
     torch.set_num_threads(threads)
     expected = value.clone()
     by_reference(fused.update_, expected, law, terms, parameter, decay)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "PIECE", compiled.CHUNK)
-        patch.setattr(cpu, "HELP", compiled.CHUNK)
+        if pooled:  # as where torch has no OpenMP, and after a fork
+            patch.setattr(team, "_library", None)
         fused.update_(value, law, terms, parameter, decay)
     assert same(value, expected)
 
@@ -185,9 +188,23 @@ def test_elements_beyond_32_bits_are_numbered_right(law, dtype, block, generator
 def moved(threads):
     """What an update makes of 1, as bytes.  Nothing of torch's own may use threads, which a fork would not survive."""
     torch.set_num_threads(threads)
-    value = torch.from_numpy(np.ones(cpu.HELP + 3, np.float32))
+    value = torch.from_numpy(np.ones(5 * cpu.PIECE + 3, np.float32))
     fused.update_(value, stream.SIGN, [Term(1, 2, 3, 0.5), Term(1, 2, 4, 0.25)], 6)
     return value.numpy().tobytes()
+
+
+@pytest.mark.skipif(team.library() is None, reason="torch has no OpenMP of GNU's here")
+def test_torchs_own_threads_share_the_work_where_there_are_any(monkeypatch):
+    expected = moved(1)
+    monkeypatch.setattr(cpu, "_shared", None)  # the pool
+    assert moved(2) == expected
+    callers = [threading.Thread(target=lambda: found.append(moved(2))) for _ in range(3)]
+    found = []
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert found == [expected] * 3
 
 
 def _in_a_fork(pipe):

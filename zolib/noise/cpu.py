@@ -1,8 +1,9 @@
 """The stream on the CPU, by numba kernels: draws, perturbed copies and updates, shared out over threads.
 
-The kernels (:mod:`zolib.noise.compiled`) are serial.  A small pool of threads of our own shares the pieces of a tensor
-out, since the thread layers of numba survive neither a fork (a DataLoader's worker) nor callers in several threads.
-Pieces begin at multiples of whole blocks, so nothing depends on how many threads there are.
+The kernels (:mod:`zolib.noise.compiled`) are serial.  Torch's threads (:mod:`zolib.noise.team`) share a large tensor
+out, or a small pool of our own, since the thread layers of numba survive neither a fork (a DataLoader's worker) nor
+callers in several threads.  Pieces begin at multiples of whole blocks, so nothing depends on how many threads there
+are.
 """
 
 from __future__ import annotations
@@ -17,15 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zolib.noise import stream
+from zolib.noise import stream, team
 from zolib.noise.compiled import CHUNK, combination, filling
 from zolib.noise.rounding import HALF
 from zolib.noise.stream import ROUNDING
 
 PIECE = 16 * CHUNK  # elements that a thread takes at a time
-#: Elements from which threads help with one tensor.  Torch's own threads keep both cores of a small machine busy for a
-#: while after each of its operations, and below this their competition costs more than the help saves.
-HELP = 16 * PIECE
 
 
 def draw(
@@ -92,8 +90,11 @@ def _run(
         streams.append((ROUNDING, *terms[-1][:3]))
     rows, c = _rows(streams, parameter), np.array([term[3] for term in terms], np.float64)
     kernel = combination(law, value.dtype)
-    if len(source) < HELP:
+    threads = min(torch.get_num_threads(), len(source) // PIECE)
+    if threads < 2:
         kernel(source, target, base, rows, c, decay, zero)
+    elif team.library() is not None:
+        team.run(kernel, threads, source, target, base, rows, c, decay, zero)
     else:
         _shared(lambda i, j: kernel(source[i:j], target[i:j], base + i, rows, c, decay, zero), len(source), PIECE)
 

@@ -1,0 +1,86 @@
+"""Torch's own threads, for the kernels of the stream.
+
+Between two operations of torch the threads of its OpenMP wait by turning round and round, which costs other threads
+their cores.  A pool of our own then gains nothing, but the team that is waiting starts at once.  So where torch has
+brought GNU's OpenMP (its wheels for Linux do), kernels are handed to that, by the call that compilers make of
+``#pragma omp parallel``.  Elsewhere, and after a fork, whose child has no team, :func:`library` is None.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numba import carray, cfunc, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from zolib.noise.compiled import CHUNK
+
+_library: ctypes.CDLL | None = None
+for _path in Path(torch.__file__).parent.glob("lib/libgomp*.so*"):
+    _library = ctypes.CDLL(str(_path))
+    _library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    _library.GOMP_parallel.restype = None
+    for _name in ("omp_get_thread_num", "omp_get_num_threads"):
+        getattr(_library, _name).argtypes = []
+        getattr(_library, _name).restype = ctypes.c_int
+
+
+def library() -> ctypes.CDLL | None:
+    """OpenMP as torch has loaded it, or None."""
+    return _library
+
+
+def _forget() -> None:
+    global _library
+    _library = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+@intrinsic
+def _pointer(typing, address):
+    """An address as a pointer."""
+    return types.voidptr(types.int64), lambda context, builder, signature, args: builder.inttoptr(
+        args[0], cgutils.voidptr_t
+    )
+
+
+def run(kernel: Callable[..., None], threads: int, source: np.ndarray, target: np.ndarray, base: int, *rest: Any):
+    """``kernel(source, target, base, rows, c, decay, zero)`` by a team of threads, each its share of whole chunks."""
+    rows, c, decay, zero = rest
+    factors = np.array([decay, zero], np.float64)
+    arrays = source, target, rows, c, factors
+    given = np.array([*(x.ctypes.data for x in arrays), len(source), base, len(rows), len(c)], np.int64)
+    share = _share(kernel, source.dtype.type)
+    _library.GOMP_parallel(share.address, given.ctypes.data, threads, 0)  # type: ignore[union-attr]
+
+
+@cache
+def _share(kernel: Callable[..., None], kind: type) -> Any:
+    """What one thread of the team does, as a function that C can call."""
+    own, all_ = _library.omp_get_thread_num, _library.omp_get_num_threads  # type: ignore[union-attr]
+
+    @cfunc(types.void(types.voidptr))
+    def share(given):
+        g = carray(given, (9,), np.int64)
+        size = g[5]
+        each = -(-size // (CHUNK * all_())) * CHUNK
+        start = min(own() * each, size)
+        stop = min(start + each, size)
+        if start < stop:
+            source, target = carray(_pointer(g[0]), (size,), kind), carray(_pointer(g[1]), (size,), kind)
+            rows, c = carray(_pointer(g[2]), (g[7], 5), np.uint32), carray(_pointer(g[3]), (g[8],), np.float64)
+            factors = carray(_pointer(g[4]), (2,), np.float64)
+            kernel(source[start:stop], target[start:stop], g[6] + start, rows, c, factors[0], factors[1])
+
+    return share
