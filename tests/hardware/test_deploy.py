@@ -285,6 +285,24 @@ def test_any_way_of_writing_a_parameter_reaches_the_cells(write, seed):
         assert not torch.equal(hw(x), before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("by", ["memcmp", "torch"])
+def test_one_bit_of_one_weight_reaches_the_cells(by, dtype, monkeypatch, seed):
+    if by == "torch":
+        monkeypatch.setattr(H.tile, "_memcmp", None)
+    x = torch.ones(1, 3, dtype=dtype)
+    for outputs in (3, 4):  # an odd and an even number of weights
+        layer = nn.Linear(3, outputs).to(dtype)
+        hw = H.deploy(layer, H.Chip([H.Mismatch(0.1)], seed=seed), w_max=2.0)
+        for i in range(3 * outputs):
+            with torch.no_grad():
+                hw(x)
+                bits = hw.weight.data.view(-1)[i : i + 1].view(torch.int16 if dtype is torch.bfloat16 else torch.int32)
+                bits ^= 1
+                hw(x)
+            assert torch.equal(hw.tiles()[0].synced, hw.weight)
+
+
 def test_what_is_kept_is_made_again_only_when_it_must(seed):
     hw = H.deploy(nn.Linear(3, 3), H.Chip([H.PCMProgramming(), H.PCMDrift()], seed=seed))
     tile, calls = hw.tiles()[0], []

@@ -95,8 +95,8 @@ class IRDrop(OutputStage):
         n = rows.numel()
         profile = 1 - (1 - torch.arange(n, dtype=w.dtype, device=w.device) / n) ** 2
         self.register_buffer("profile", profile.view(rows.shape), persistent=False)
-        self.register_buffer("far", torch.zeros_like(w), persistent=False)
-        self.register_buffer("size", torch.zeros_like(w), persistent=False)
+        self.register_buffer("far", tile.per_weight(), persistent=False)
+        self.register_buffer("size", tile.per_weight(), persistent=False)
 
     def refresh(self, g: Tensor, tile) -> None:
         self.far.copy_(tile.effective * self.profile)

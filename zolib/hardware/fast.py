@@ -53,7 +53,7 @@ class CellReadNoise(GaussianStage):
         raise NotImplementedError
 
     def build(self, tile) -> None:
-        self.register_buffer("power", torch.zeros_like(tile.weight.detach()), persistent=False)
+        self.register_buffer("power", tile.per_weight(), persistent=False)
 
     def refresh(self, g: Tensor, tile) -> None:
         arms = self.deviation(g, tile.cells).square().sum(dim=tile.cells.arms)
@@ -125,7 +125,7 @@ class Shot(GaussianStage):
         self.bandwidth, self.voltage = number("bandwidth", bandwidth), number("voltage", voltage, above=True)
 
     def build(self, tile) -> None:
-        self.register_buffer("power", torch.zeros_like(tile.weight.detach()), persistent=False)
+        self.register_buffer("power", tile.per_weight(), persistent=False)
 
     def refresh(self, g: Tensor, tile) -> None:
         current = g.sum(dim=tile.cells.arms) * 1e-6 * self.voltage  # amperes at full input

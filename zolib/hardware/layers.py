@@ -24,6 +24,9 @@ class Linear(Tile):
         y = torch.einsum("s...i,soi->s...o", x, w)
         return y if bias is None else y + self.spread(bias, y.ndim)
 
+    def per_weight(self) -> Tensor:
+        return torch.zeros_like(self.weight.detach().mT, memory_format=torch.contiguous_format).mT  # as BLAS likes it
+
     def _rows(self, x: Tensor) -> int:
         return x.numel() // self.in_features
 

@@ -85,17 +85,18 @@ class Outputs(nn.Module):
 
     def _through(self, y: Tensor, read: Read) -> Tensor:
         """The output stages.  The variances of neighbouring normal ones add up to one draw."""
-        variance: Tensor | float = 0.0
+        variance: Tensor | float | None = None
         for stage in self.outputs:
             if isinstance(stage, GaussianStage):
-                variance = variance + stage.variance(read)
+                more = stage.variance(read)
+                variance = more if variance is None else variance + more
                 continue
-            y, variance = self._noisy(y, variance), 0.0
+            y, variance = self._noisy(y, variance), None
             y = stage(y, read)
         return self._noisy(y, variance)
 
-    def _noisy(self, y: Tensor, variance: Tensor | float) -> Tensor:
-        if isinstance(variance, float) and not variance:
+    def _noisy(self, y: Tensor, variance: Tensor | float | None) -> Tensor:
+        if variance is None or (isinstance(variance, float) and not variance):
             return y
         z = torch.randn(y.shape, generator=self.chip.generator(y.device), dtype=y.dtype, device=y.device)
         z = z.mul_(variance.detach().sqrt() if isinstance(variance, Tensor) else math.sqrt(variance))

@@ -106,7 +106,8 @@ class NodeNoise(OutputStage):
         path = self.process.path(rows, chip.read_time, generator)  # (rows, [S,] outputs)
         self._last = chip.now + round((rows - 1) * chip.read_time * 1e9)
         noise = path.movedim(0, -2).reshape(ordered.shape).movedim(-1, tile.unit_axis)
-        return y + noise * read.unit
+        noise = noise * read.unit
+        return y + noise if y.requires_grad else y.add_(noise)
 
     def get_extra_state(self):
         return {"last": self._last, "shape": None if self._last is None else tuple(self.process.value().shape)}

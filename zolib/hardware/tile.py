@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,10 @@ class Tile(Outputs):
 
     # --- for stages ---------------------------------------------------------------------------------------------------
 
+    def per_weight(self) -> Tensor:
+        """Zeros of the shape of the weights, for what a stage gives to :meth:`product`."""
+        return torch.zeros_like(self.weight.detach())
+
     def per_output(self) -> Tensor:
         """Zeros, one for each output: ([S,] outputs)."""
         w = self.weight.detach()
@@ -229,10 +234,24 @@ def _replicated(parameter: Tensor, chip: Chip) -> nn.Parameter:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether all values are equal, bit for bit.  Eight bytes at a time where they lie side by side."""
-    if a.is_contiguous() and b.is_contiguous() and a.nbytes % 8 == 0 and a.dtype == b.dtype:
+    """Whether all values are equal, bit for bit.
+
+    All of them are looked at, at each read: versions of tensors do not count what is written through ``.data``.
+    """
+    if not (a.is_contiguous() and b.is_contiguous() and a.dtype == b.dtype and a.shape == b.shape):
+        return torch.equal(a, b)
+    if _memcmp is not None and a.is_cpu and b.is_cpu:  # less than half the time of torch.equal
+        return _memcmp(a.data_ptr(), b.data_ptr(), a.nbytes) == 0
+    if a.nbytes % 8 == 0:
         a, b = a.view(-1).view(torch.int64), b.view(-1).view(torch.int64)
     return torch.equal(a, b)
+
+
+try:
+    _memcmp = ctypes.CDLL(None).memcmp
+    _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+except (TypeError, OSError, AttributeError):  # Windows has no C library under no name
+    _memcmp = None
 
 
 class _Straight(torch.autograd.Function):
