@@ -118,11 +118,14 @@ def test_update_has_the_bits_of_the_reference(value, law, terms, parameter, deca
     ),
     st.lists(st.tuples(WORD, SIZES), min_size=1, max_size=3),
     THREADS,
+    st.booleans(),
 )
-def test_draws_have_the_bits_of_the_reference(law, seed, step, samples, parts, threads):
+def test_draws_have_the_bits_of_the_reference(law, seed, step, samples, parts, threads, pooled):
     torch.set_num_threads(threads)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "PIECE", compiled.CHUNK)
+        if pooled:
+            patch.setattr(team, "_library", None)
         found = stream.draw(law, seed, step, samples, parts)
     for a, b in zip(found, by_reference(stream.draw, law, seed, step, samples, parts), strict=True):
         assert a.shape == b.shape

@@ -38,11 +38,28 @@ def draw(
             _draw(fill, out.numpy(), law, seed, step, samples, parameter)
 
     sizes = [out.numel() for out in result]
-    if max(sizes, default=0) < PIECE <= sum(sizes):  # too small to be shared out one by one
+    threads = min(torch.get_num_threads(), sum(sizes) // PIECE)
+    if threads > 1 and team.library() is not None:
+        arrays = [
+            (out.numpy(), _rows([(law, seed, step, samples.start)], j)[0])
+            for out, (j, _) in zip(result, parts, strict=True)
+        ]
+        team.fill(
+            fill, threads, [piece for out, row in arrays for piece in _pieces(out, row, samples.step)], samples.step
+        )
+    elif max(sizes, default=0) < PIECE <= sum(sizes):  # too small to be shared out one by one
         _shared(some, len(parts), -(-PIECE * len(parts) // sum(sizes)))
     else:
         some(0, len(parts))
     return result
+
+
+def _pieces(out: np.ndarray, row: np.ndarray, by: int) -> list[tuple[np.ndarray, int, np.ndarray, int]]:
+    """Parts of (samples, size): whole, if its rows are short, otherwise each row in pieces."""
+    samples, size = out.shape
+    if size < PIECE:
+        return [(out, 0, row, 0)]
+    return [(out[s : s + 1, i : i + PIECE], i, row, s * by) for s in range(samples) for i in range(0, size, PIECE)]
 
 
 def _draw(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,9 @@ def _pointer(typing, address):
     )
 
 
-def run(kernel: Callable[..., None], threads: int, source: np.ndarray, target: np.ndarray, base: int, *rest: Any):
+def run(
+    kernel: Callable[..., None], threads: int, source: np.ndarray, target: np.ndarray, base: int, *rest: Any
+) -> None:
     """``kernel(source, target, base, rows, c, decay, zero)`` by a team of threads, each its share of whole chunks."""
     rows, c, decay, zero = rest
     factors = np.array([decay, zero], np.float64)
@@ -82,5 +84,37 @@ def _share(kernel: Callable[..., None], kind: type) -> Any:
             rows, c = carray(_pointer(g[2]), (g[7], 5), np.uint32), carray(_pointer(g[3]), (g[8],), np.float64)
             factors = carray(_pointer(g[4]), (2,), np.float64)
             kernel(source[start:stop], target[start:stop], g[6] + start, rows, c, factors[0], factors[1])
+
+    return share
+
+
+Piece = tuple[np.ndarray, int, np.ndarray, int]
+
+
+def fill(kernel: Callable[..., None], threads: int, pieces: Sequence[Piece], by: int) -> None:
+    """``kernel(out, base, row, skip, by)`` for each piece, (out, base, row, skip), by a team that shares them by size."""
+    table = np.array([(out.ctypes.data, *out.shape, base, skip) for out, base, _, skip in pieces], np.int64)
+    rows, size = np.stack([row for _, _, row, _ in pieces]), table[:, 1] * table[:, 2]
+    begins = np.cumsum(size) - size
+    given = np.array([*(x.ctypes.data for x in (table, rows, begins)), len(table), size.sum(), by], np.int64)
+    share = _fill_share(kernel, pieces[0][0].dtype.type)
+    _library.GOMP_parallel(share.address, given.ctypes.data, threads, 0)  # type: ignore[union-attr]
+
+
+@cache
+def _fill_share(kernel: Callable[..., None], kind: type) -> Any:
+    own, all_ = _library.omp_get_thread_num, _library.omp_get_num_threads  # type: ignore[union-attr]
+
+    @cfunc(types.void(types.voidptr))
+    def share(given):
+        g = carray(given, (6,), np.int64)
+        count, size = g[3], g[4]
+        table, rows = carray(_pointer(g[0]), (count, 5), np.int64), carray(_pointer(g[1]), (count, 5), np.uint32)
+        begins = carray(_pointer(g[2]), (count,), np.int64)
+        low, high = size * own() // all_(), size * (own() + 1) // all_()
+        for i in range(count):
+            if low <= begins[i] < high:
+                out = carray(_pointer(table[i, 0]), (table[i, 1], table[i, 2]), kind)
+                kernel(out, table[i, 3], rows[i], table[i, 4], g[5])
 
     return share
