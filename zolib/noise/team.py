@@ -92,7 +92,7 @@ Piece = tuple[np.ndarray, int, np.ndarray, int]
 
 
 def fill(kernel: Callable[..., None], threads: int, pieces: Sequence[Piece], by: int) -> None:
-    """``kernel(out, base, row, skip, by)`` for each piece, (out, base, row, skip), by a team that shares them by size."""
+    """``kernel(out, base, row, skip, by)`` for each (out, base, row, skip), by a team that shares them by size."""
     table = np.array([(out.ctypes.data, *out.shape, base, skip) for out, base, _, skip in pieces], np.int64)
     rows, size = np.stack([row for _, _, row, _ in pieces]), table[:, 1] * table[:, 2]
     begins = np.cumsum(size) - size
