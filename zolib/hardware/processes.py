@@ -34,7 +34,7 @@ class Process(nn.Module):
         raise NotImplementedError
 
     def path(self, rows: int, seconds: float, generator: Generator) -> Tensor:
-        """Values now and at times ``seconds`` apart, (rows, *shape).  Moves on to the last."""
+        """Values now and at times ``seconds`` apart, (rows, *shape), a new tensor.  Moves on to the last."""
         values = [self.value().clone()]
         for _ in range(rows - 1):
             self.advance(seconds, generator)

@@ -102,11 +102,11 @@ class NodeNoise(OutputStage):
             self.process.start(shape, y, generator)
         elif chip.now > self._last:
             self.process.advance((chip.now - self._last) * 1e-9, generator)
-        rows = ordered[..., 0].numel() // (lead.numel() or 1)
+        rows = ordered.shape[:-1].numel() // (lead.numel() or 1)
         path = self.process.path(rows, chip.read_time, generator)  # (rows, [S,] outputs)
         self._last = chip.now + round((rows - 1) * chip.read_time * 1e9)
         noise = path.movedim(0, -2).reshape(ordered.shape).movedim(-1, tile.unit_axis)
-        noise = noise * read.unit
+        noise = noise.mul_(read.unit)  # a path is a new tensor
         return y + noise if y.requires_grad else y.add_(noise)
 
     def get_extra_state(self):
