@@ -86,7 +86,7 @@ def test_perturbed_has_the_bits_of_the_reference(value, law, seed, step, sample,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "PIECE", compiled.CHUNK)  # so that a few thousand elements are enough for threads
         if pooled:  # as where torch has no OpenMP, and after a fork
-            patch.setattr(team, "_library", None)
+            patch.setattr(team, "_openmp", None)
         found = fused.perturbed(value, law, seed, step, sample, parameter, scale)
     expected = by_reference(fused.perturbed, value, law, seed, step, sample, parameter, scale)
     assert same(found, expected)
@@ -103,7 +103,7 @@ def test_update_has_the_bits_of_the_reference(value, law, terms, parameter, deca
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "PIECE", compiled.CHUNK)
         if pooled:  # as where torch has no OpenMP, and after a fork
-            patch.setattr(team, "_library", None)
+            patch.setattr(team, "_openmp", None)
         fused.update_(value, law, terms, parameter, decay)
     assert same(value, expected)
 
@@ -113,7 +113,7 @@ def test_update_has_the_bits_of_the_reference(value, law, terms, parameter, deca
     st.sampled_from([*LAWS, stream.ROUNDING]),
     SEED,
     WORD,
-    st.builds(range, st.integers(0, 2**31), st.integers(0, 9), st.integers(1, 3)).map(
+    st.builds(range, st.integers(0, 2**31), st.integers(0, 40), st.integers(1, 3)).map(
         lambda r: range(r.start, r.start + r.stop * r.step, r.step)
     ),
     st.lists(st.tuples(WORD, SIZES), min_size=1, max_size=3),
@@ -125,7 +125,7 @@ def test_draws_have_the_bits_of_the_reference(law, seed, step, samples, parts, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "PIECE", compiled.CHUNK)
         if pooled:
-            patch.setattr(team, "_library", None)
+            patch.setattr(team, "_openmp", None)
         found = stream.draw(law, seed, step, samples, parts)
     for a, b in zip(found, by_reference(stream.draw, law, seed, step, samples, parts), strict=True):
         assert a.shape == b.shape
@@ -184,7 +184,7 @@ def test_elements_beyond_32_bits_are_numbered_right(law, dtype, block, generator
     cpu._run(value, out, law, [(11, 5, 7, 1e-3)], 3, 1.0, -0.0, base)
     assert same(out, rounding.shifted(value, at(law), 1e-3, lambda: at(stream.ROUNDING)))
     drawn = np.empty((1, count), np.float32)
-    cpu._draw(compiled.filling(law), drawn, law, 11, 5, range(7, 8), 3, base)
+    compiled.filling(law)(drawn, base, cpu._rows([(law, 11, 5, 7)], 3)[0], 0, 1)
     assert same(torch.from_numpy(drawn[0]), at(law))
 
 
@@ -196,7 +196,7 @@ def moved(threads):
     return value.numpy().tobytes()
 
 
-@pytest.mark.skipif(team.library() is None, reason="torch has no OpenMP of GNU's here")
+@pytest.mark.skipif(team.openmp() is None, reason="torch has no OpenMP of GNU's here")
 def test_torchs_own_threads_share_the_work_where_there_are_any(monkeypatch):
     expected = moved(1)
     monkeypatch.setattr(cpu, "_shared", None)  # the pool

@@ -30,49 +30,34 @@ def draw(
     law: int, seed: int, step: int, samples: range, parts: Sequence[tuple[int, int]], device: torch.device | str
 ) -> list[Tensor]:
     """:func:`zolib.noise.stream.draw`."""
-    dtype, fill = stream._LAWS[law][2], filling(law)
+    dtype, fill, by = stream._LAWS[law][2], filling(law), samples.step
     result = [_in_large_pages(torch.empty((len(samples), size), dtype=dtype, device=device)) for _, size in parts]
+    pieces = [
+        piece
+        for out, (parameter, _) in zip(result, parts, strict=True)
+        for piece in _pieces(out.numpy(), _rows([(law, seed, step, samples.start)], parameter)[0], by)
+    ]
 
     def some(i: int, j: int) -> None:
-        for out, (parameter, _) in zip(result[i:j], parts[i:j], strict=True):
-            _draw(fill, out.numpy(), law, seed, step, samples, parameter)
+        for out, base, row, skip in pieces[i:j]:
+            fill(out, base, row, skip, by)
 
-    sizes = [out.numel() for out in result]
-    threads = min(torch.get_num_threads(), sum(sizes) // PIECE)
-    if threads > 1 and team.library() is not None:
-        arrays = [
-            (out.numpy(), _rows([(law, seed, step, samples.start)], j)[0])
-            for out, (j, _) in zip(result, parts, strict=True)
-        ]
-        team.fill(
-            fill, threads, [piece for out, row in arrays for piece in _pieces(out, row, samples.step)], samples.step
-        )
-    elif max(sizes, default=0) < PIECE <= sum(sizes):  # too small to be shared out one by one
-        _shared(some, len(parts), -(-PIECE * len(parts) // sum(sizes)))
-    else:
-        some(0, len(parts))
+    size = sum(out.numel() for out in result)
+    threads = _threads_for(size)
+    if threads > 1 and team.openmp() is not None:
+        team.fill(fill, threads, pieces, by)
+    elif pieces:
+        _shared(some, len(pieces), -(-PIECE * len(pieces) // size))
     return result
 
 
-def _pieces(out: np.ndarray, row: np.ndarray, by: int) -> list[tuple[np.ndarray, int, np.ndarray, int]]:
-    """Parts of (samples, size): whole, if its rows are short, otherwise each row in pieces."""
+def _pieces(out: np.ndarray, row: np.ndarray, by: int) -> list[team.Piece]:
+    """(samples, size) in pieces of a thread's length: of one row, or of whole ones if they are short."""
     samples, size = out.shape
-    if size < PIECE:
-        return [(out, 0, row, 0)]
-    return [(out[s : s + 1, i : i + PIECE], i, row, s * by) for s in range(samples) for i in range(0, size, PIECE)]
-
-
-def _draw(
-    fill: Callable, out: np.ndarray, law: int, seed: int, step: int, samples: range, parameter: int, base: int = 0
-) -> None:
-    rows, size = out.shape
-    by = samples.step
-    first = _rows([(law, seed, step, samples.start)], parameter)[0] if out.size else None
-    if size >= PIECE:  # each row is shared out
-        for s in range(rows):
-            _shared(lambda i, j: fill(out[s : s + 1, i:j], base + i, first, s * by, by), size, PIECE)  # noqa: B023
-    elif out.size:  # whole rows are
-        _shared(lambda i, j: fill(out[i:j], base, first, i * by, by), rows, -(-PIECE // size))
+    if size >= PIECE:
+        return [(out[s : s + 1, i : i + PIECE], i, row, s * by) for s in range(samples) for i in range(0, size, PIECE)]
+    rows = PIECE // max(size, 1)
+    return [(out[s : s + rows], 0, row, s * by) for s in range(0, samples, rows)] if size else []
 
 
 def perturbed(value: Tensor, law: int, seed: int, step: int, sample: int, parameter: int, scale: float) -> Tensor:
@@ -107,10 +92,10 @@ def _run(
         streams.append((ROUNDING, *terms[-1][:3]))
     rows, c = _rows(streams, parameter), np.array([term[3] for term in terms], np.float64)
     kernel = combination(law, value.dtype)
-    threads = min(torch.get_num_threads(), len(source) // PIECE)
+    threads = _threads_for(len(source))
     if threads < 2:
         kernel(source, target, base, rows, c, decay, zero)
-    elif team.library() is not None:
+    elif team.openmp() is not None:
         team.run(kernel, threads, source, target, base, rows, c, decay, zero)
     else:
         _shared(lambda i, j: kernel(source[i:j], target[i:j], base + i, rows, c, decay, zero), len(source), PIECE)
@@ -140,6 +125,11 @@ def _in_large_pages(fresh: Tensor) -> Tensor:
 
 
 # Threads
+
+
+def _threads_for(size: int) -> int:
+    return min(torch.get_num_threads(), size // PIECE)
+
 
 _pool: tuple[int, int, ThreadPoolExecutor | None] = (0, 0, None)
 

@@ -3,7 +3,7 @@
 Between two operations of torch the threads of its OpenMP wait by turning round and round, which costs other threads
 their cores.  A pool of our own then gains nothing, but the team that is waiting starts at once.  So where torch has
 brought GNU's OpenMP (its wheels for Linux do), kernels are handed to that, by the call that compilers make of
-``#pragma omp parallel``.  Elsewhere, and after a fork, whose child has no team, :func:`library` is None.
+``#pragma omp parallel``.  Elsewhere, and after a fork, whose child has no team, :func:`openmp` is None.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from numba.extending import intrinsic
 
 from zolib.noise.compiled import CHUNK
 
-_library: ctypes.CDLL | None = None
+_openmp: ctypes.CDLL | None = None
 for _path in Path(torch.__file__).parent.glob("lib/libgomp*.so*"):
-    _library = ctypes.CDLL(str(_path))
-    _library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-    _library.GOMP_parallel.restype = None
+    _openmp = ctypes.CDLL(str(_path))
+    _openmp.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    _openmp.GOMP_parallel.restype = None
     for _name in ("omp_get_thread_num", "omp_get_num_threads"):
-        getattr(_library, _name).argtypes = []
-        getattr(_library, _name).restype = ctypes.c_int
+        getattr(_openmp, _name).argtypes = []
+        getattr(_openmp, _name).restype = ctypes.c_int
 
 
-def library() -> ctypes.CDLL | None:
-    """OpenMP as torch has loaded it, or None."""
-    return _library
+def openmp() -> ctypes.CDLL | None:
+    """The library as torch has loaded it, or None."""
+    return _openmp
 
 
 def _forget() -> None:
-    global _library
-    _library = None
+    global _openmp
+    _openmp = None
 
 
 if hasattr(os, "register_at_fork"):
@@ -55,22 +55,37 @@ def _pointer(typing, address):
     )
 
 
+def _start(share: Any, given: np.ndarray, threads: int) -> None:
+    """``share(given)`` by each thread of a team."""
+    _openmp.GOMP_parallel(share.address, given.ctypes.data, threads, 0)  # type: ignore[union-attr]
+
+
+def _addresses(*arrays: np.ndarray) -> list[int]:
+    return [x.ctypes.data for x in arrays]
+
+
 def run(
-    kernel: Callable[..., None], threads: int, source: np.ndarray, target: np.ndarray, base: int, *rest: Any
+    kernel: Callable[..., None],
+    threads: int,
+    source: np.ndarray,
+    target: np.ndarray,
+    base: int,
+    rows: np.ndarray,
+    c: np.ndarray,
+    decay: float,
+    zero: float,
 ) -> None:
     """``kernel(source, target, base, rows, c, decay, zero)`` by a team of threads, each its share of whole chunks."""
-    rows, c, decay, zero = rest
     factors = np.array([decay, zero], np.float64)
-    arrays = source, target, rows, c, factors
-    given = np.array([*(x.ctypes.data for x in arrays), len(source), base, len(rows), len(c)], np.int64)
-    share = _share(kernel, source.dtype.type)
-    _library.GOMP_parallel(share.address, given.ctypes.data, threads, 0)  # type: ignore[union-attr]
+    addresses = _addresses(source, target, rows, c, factors)
+    given = np.array([*addresses, len(source), base, len(rows), len(c)], np.int64)
+    _start(_share(kernel, source.dtype.type), given, threads)
 
 
 @cache
 def _share(kernel: Callable[..., None], kind: type) -> Any:
-    """What one thread of the team does, as a function that C can call."""
-    own, all_ = _library.omp_get_thread_num, _library.omp_get_num_threads  # type: ignore[union-attr]
+    """What one thread of the team does, as a function that C can call.  given: as in :func:`run`."""
+    own, all_ = _openmp.omp_get_thread_num, _openmp.omp_get_num_threads  # type: ignore[union-attr]
 
     @cfunc(types.void(types.voidptr))
     def share(given):
@@ -88,7 +103,7 @@ def _share(kernel: Callable[..., None], kind: type) -> Any:
     return share
 
 
-Piece = tuple[np.ndarray, int, np.ndarray, int]
+Piece = tuple[np.ndarray, int, np.ndarray, int]  # (rows, columns), its first element's number, the stream, a skip
 
 
 def fill(kernel: Callable[..., None], threads: int, pieces: Sequence[Piece], by: int) -> None:
@@ -96,14 +111,13 @@ def fill(kernel: Callable[..., None], threads: int, pieces: Sequence[Piece], by:
     table = np.array([(out.ctypes.data, *out.shape, base, skip) for out, base, _, skip in pieces], np.int64)
     rows, size = np.stack([row for _, _, row, _ in pieces]), table[:, 1] * table[:, 2]
     begins = np.cumsum(size) - size
-    given = np.array([*(x.ctypes.data for x in (table, rows, begins)), len(table), size.sum(), by], np.int64)
-    share = _fill_share(kernel, pieces[0][0].dtype.type)
-    _library.GOMP_parallel(share.address, given.ctypes.data, threads, 0)  # type: ignore[union-attr]
+    given = np.array([*_addresses(table, rows, begins), len(table), size.sum(), by], np.int64)
+    _start(_fill_share(kernel, pieces[0][0].dtype.type), given, threads)
 
 
 @cache
 def _fill_share(kernel: Callable[..., None], kind: type) -> Any:
-    own, all_ = _library.omp_get_thread_num, _library.omp_get_num_threads  # type: ignore[union-attr]
+    own, all_ = _openmp.omp_get_thread_num, _openmp.omp_get_num_threads  # type: ignore[union-attr]
 
     @cfunc(types.void(types.voidptr))
     def share(given):
