@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import exercises
 import nbformat
 from canonicalise import canonical, notebooks, serialise
 
@@ -86,7 +87,8 @@ def problems(notebook) -> list[str]:
 
 def file_problems(path: Path) -> list[str]:
     text = path.read_text(encoding="utf-8")
-    found = problems(nbformat.reads(text, as_version=4))
+    notebook = nbformat.reads(text, as_version=4)
+    found = problems(notebook) + exercises.problems(notebook)
     if serialise(canonical(nbformat.reads(text, as_version=4))) != text:
         found.append("is not in canonical form: run make notebooks")
     return found

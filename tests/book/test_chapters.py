@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import canonicalise
+import exercises
 import nbformat
 import pytest
 import structure
@@ -139,3 +140,41 @@ def test_canonical_form_is_stable_and_without_images(tmp_path):
     assert (path.stat().st_mode & 0o044) == 0o044
     path.write_text(path.read_text().replace("1 + 1", "1 / 0"))
     assert "ZeroDivisionError" in canonicalise.run(path)
+
+
+# --- exercises ------------------------------------------------------------------------------------------------------
+
+EXERCISE = "::::{{exercise}} Title{}\n:label: ex-{}\n\nDo.\n::::\n\n:::{{solution-start}} ex-{}\n:class: dropdown\n:::"
+
+
+def four_exercises():
+    v4 = nbformat.v4
+    cells = []
+    for name in "abcd":
+        cells += [v4.new_markdown_cell(EXERCISE.format("", name, name)), v4.new_code_cell("assert 1 + 1 == 2"),
+                  v4.new_markdown_cell(":::{solution-end}\n:::")]
+    return v4.new_notebook(cells=cells)
+
+
+def test_four_exercises_are_in_order():
+    notebook = four_exercises()
+    assert exercises.problems(notebook) == []
+    notebook.cells[0].source = EXERCISE.format(" (research)", "a", "a")
+    notebook.cells[1].source = "1 + 1"
+    assert exercises.problems(notebook) == []
+
+
+@pytest.mark.parametrize(("cell", "old", "new", "complaint"), [
+    (0, "ex-a\n:class", "ex-other\n:class", "the exercise ex-a has 0 solutions"),
+    (0, "ex-a\n:class", "ex-other\n:class", "does not follow an exercise"),
+    (0, ":label: ex-a\n", "", "without a label"),
+    (0, ":class: dropdown\n", "", "not folded away"),
+    (1, "assert ", "", "asserts anything"),
+    (11, "solution-end", "note", "does not end"),
+    (0, "{exercise}", "{note}", "has 3 exercises"),
+])
+def test_each_fault_of_an_exercise_is_found(cell, old, new, complaint):
+    notebook = four_exercises()
+    assert old in notebook.cells[cell].source
+    notebook.cells[cell].source = notebook.cells[cell].source.replace(old, new)
+    assert any(complaint in problem for problem in exercises.problems(notebook)), exercises.problems(notebook)
