@@ -17,6 +17,8 @@ from zolib.hardware import Intrinsic
 from zolib.journal import Journal
 from zolib.methods import catalogue
 from zolib.mezo import MeZO
+from zolib.minimize import minimize
+from zolib.minimizers import Minimizer
 from zolib.nodes import Activities, Nodes
 from zolib.noise import manual_seed
 from zolib.population import Population
@@ -40,6 +42,7 @@ __all__ = [
     "LossError",
     "LowRank",
     "MeZO",
+    "Minimizer",
     "Nodes",
     "OneSided",
     "Oracle",
@@ -64,6 +67,7 @@ __all__ = [
     "grad",
     "hardware",
     "manual_seed",
+    "minimize",
     "noise",
     "rules",
 ]
