@@ -1,8 +1,8 @@
 """Covariance matrix adaptation: full and separable.
 
 Both learn a mean, a step size and a covariance from the ranks of the values alone.  The equations are those of Hansen,
-"The CMA evolution strategy: a tutorial", arXiv:1604.00772 (numbers in the comments), with negative weights for the
-worse half of a generation.
+"The CMA evolution strategy: a tutorial", arXiv:1604.00772, with the default parameters of its table 1 and negative
+weights for the worse half of a generation.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ class _CMA(Searcher):
             raise ValueError(f"popsize={self.popsize}: CMA-ES compares points with one another; give 3 or more")
         self.ftol, self.xtol = ftol, xtol
         d, size = len(x0), self.popsize
-        raw = np.log((size + 1) / 2) - np.log(np.arange(1, size + 1))  # 49
+        raw = np.log((size + 1) / 2) - np.log(np.arange(1, size + 1))
         positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
         mu_eff = positive.sum() ** 2 / (positive**2).sum()
         mu_eff_minus = negative.sum() ** 2 / max((negative**2).sum(), 1e-300)
-        self.c_sigma = (mu_eff + 2) / (d + mu_eff + 5)  # 55
-        self.damping = 1 + 2 * max(0, np.sqrt((mu_eff - 1) / (d + 1)) - 1) + self.c_sigma  # 55
-        self.c_c = (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)  # 56
-        c_1 = 2 / ((d + 1.3) ** 2 + mu_eff)  # 57
-        c_mu = min(1 - c_1, 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff))  # 58
+        self.c_sigma = (mu_eff + 2) / (d + mu_eff + 5)
+        self.damping = 1 + 2 * max(0, np.sqrt((mu_eff - 1) / (d + 1)) - 1) + self.c_sigma
+        self.c_c = (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)
+        c_1 = 2 / ((d + 1.3) ** 2 + mu_eff)
+        c_mu = min(1 - c_1, 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff))
         self.c_1, self.c_mu = self.rates(c_1, c_mu)
-        least = min(1 + self.c_1 / self.c_mu, 1 + 2 * mu_eff_minus / (mu_eff + 2))  # 50, 51
-        least = min(least, max(0.0, (1 - self.c_1 - self.c_mu) / (d * self.c_mu)))  # 52
-        self.mean_weights = positive / positive.sum()  # 53
+        least = min(1 + self.c_1 / self.c_mu, 1 + 2 * mu_eff_minus / (mu_eff + 2))
+        least = min(least, max(0.0, (1 - self.c_1 - self.c_mu) / (d * self.c_mu)))
+        self.mean_weights = positive / positive.sum()
         self.weights = self.mean_weights + least * negative / max(-negative.sum(), 1e-300)
         self.mu_eff = mu_eff
         self.expected = np.sqrt(d) * (1 - 1 / (4 * d) + 1 / (21 * d * d))  # of the length of a normal vector
@@ -53,23 +53,23 @@ class _CMA(Searcher):
             return self._watch(values)
         weights = by_rank(values, self.weights)
         toward = by_rank(values, self.mean_weights)
-        white, moved = self.directions(toward @ self._z)  # 41
-        self.mean = self.mean + self.step * moved  # 42
+        white, moved = self.directions(toward @ self._z)
+        self.mean = self.mean + self.step * moved
         gain = np.sqrt(self.c_sigma * (2 - self.c_sigma) * self.mu_eff)
-        self.path_sigma = (1 - self.c_sigma) * self.path_sigma + gain * white  # 43
+        self.path_sigma = (1 - self.c_sigma) * self.path_sigma + gain * white
         length = np.linalg.norm(self.path_sigma)
         self.generation += 1
         usual = length / np.sqrt(1 - (1 - self.c_sigma) ** (2 * self.generation))
         moving = usual < (1.4 + 2 / (len(self.mean) + 1)) * self.expected
         self.path_c = (1 - self.c_c) * self.path_c
         if moving:
-            self.path_c = self.path_c + np.sqrt(self.c_c * (2 - self.c_c) * self.mu_eff) * moved  # 45
+            self.path_c = self.path_c + np.sqrt(self.c_c * (2 - self.c_c) * self.mu_eff) * moved
         kept = 0.0 if moving else self.c_c * (2 - self.c_c)
-        # 46: a point's weight, if negative, is taken per squared length, so that one long step cannot undo the matrix
+        # a point's weight, if negative, is taken per squared length, so that one long step cannot undo the matrix
         lengths = np.einsum("kd,kd->k", self._z, self._z)
         scaled = np.where(weights < 0, weights * len(self.mean) / lengths, weights)
-        self.adapt(scaled, 1 + self.c_1 * kept - self.c_1 - self.c_mu * weights.sum())  # 47
-        self.step *= np.exp(min(1.0, self.c_sigma / self.damping * (length / self.expected - 1)))  # 44
+        self.adapt(scaled, 1 + self.c_1 * kept - self.c_1 - self.c_mu * weights.sum())
+        self.step *= np.exp(min(1.0, self.c_sigma / self.damping * (length / self.expected - 1)))
         self._watch(values)
 
     def directions(self, z: Array) -> tuple[Array, Array]:
@@ -125,7 +125,7 @@ class CMAES(_CMA):
     def adapt(self, weights, keep):
         self.C *= keep
         self.C += self.c_1 * np.outer(self.path_c, self.path_c) + (self._y.T * (self.c_mu * weights)) @ self._y
-        if self.generation - self.decomposed >= self.every:  # O(d^3), so not at each generation: appendix B.2
+        if self.generation - self.decomposed >= self.every:  # O(d^3), so not at each generation
             self.C = (self.C + self.C.T) / 2
             squares, self.B = np.linalg.eigh(self.C)
             self.D = np.sqrt(np.maximum(squares, 1e-300))

@@ -85,7 +85,7 @@ class GaussianSmoothing(Searcher):
     centre worse is taken back and h halved; after any other h grows by a fifth.  The centre is evaluated anyway, so
     this costs no evaluation.  On a noisy objective give the rate.
 
-    Source: Nesterov and Spokoiny, Foundations of Computational Mathematics 17:527, 2017, eqs. 22 and 53.
+    Source: Nesterov and Spokoiny, Foundations of Computational Mathematics 17:527, 2017.
     """
 
     state = (*Searcher.state, "rate", "before", "value_before", "begun")

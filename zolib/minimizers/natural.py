@@ -21,7 +21,7 @@ class SNES(Searcher):
               \eta_\sigma = \frac{3 + \ln d}{5 \sqrt d}
 
     with :func:`utilities` u.  Source: Schaul, Glasmachers and Schmidhuber, "High dimensions and heavy tails for natural
-    evolution strategies", GECCO 2011, algorithm 2.
+    evolution strategies", GECCO 2011.
     """
 
     growth = 2
@@ -57,7 +57,7 @@ class XNES(Searcher):
               \eta_\sigma = \eta_B = \frac{9 + 3 \ln d}{5 d \sqrt d}
 
     Invariant under any affine change of coordinates.  Source: Glasmachers, Schaul, Sun, Wierstra and Schmidhuber,
-    "Exponential natural evolution strategies", GECCO 2010, algorithm 1.
+    "Exponential natural evolution strategies", GECCO 2010.
     """
 
     growth = 2
