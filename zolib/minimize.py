@@ -207,15 +207,19 @@ class _Run:
             return CONVERGED, "the objective is minus infinity there"
         return 0, ""
 
-    def evaluate(self, points: np.ndarray) -> np.ndarray:
-        """The values at points of shape (S, d), all counted and the best remembered, an interrupted row included."""
+    def evaluate(self, points: np.ndarray, copy: np.ndarray | None = None) -> np.ndarray:
+        """The values at points of shape (S, d), all counted and the best remembered, an interrupted row included.
+
+        fun is handed ``copy``, which it may write to.
+        """
+        copy = points.copy() if copy is None else copy
         if self.vectorized:
-            values = _numbers(self._fun(points.T.copy(order="A"), *self._args), len(points))
+            values = _numbers(self._fun(copy.T, *self._args), len(points))
             self._account(points, values)
             return values
         values = np.empty(len(points))
-        for i, point in enumerate(points):
-            values[i] = _numbers(self._fun(point.copy(), *self._args), None)
+        for i, point in enumerate(copy):
+            values[i] = _numbers(self._fun(point, *self._args), None)
             self._account(points[i : i + 1], values[i : i + 1])
         return values
 
@@ -246,7 +250,7 @@ class _Run:
                         "raise the budget or lower popsize"
                     )
                 return self._spent()
-            search.tell(self.evaluate(points))
+            search.tell(self.evaluate(search.asked, points))
             self.nit += 1
             self.mean = search.mean
             if checkpoint is not None:

@@ -98,7 +98,7 @@ class Minimizer:
     @property
     def mean(self) -> Array:
         """The centre of the search distribution, within the bounds, (d,)."""
-        return self.space.points(self._searcher.mean)
+        return self.space.points(self._searcher.mean).copy()
 
     @property
     def generation(self) -> int:
@@ -118,6 +118,11 @@ class Minimizer:
     def stopped(self) -> str:
         """Why the search is over; empty while it goes on."""
         return self._searcher.stopped if self.restart >= self.restarts else ""
+
+    @property
+    def asked(self) -> Array | None:
+        """The points last asked for whose values are awaited; not to be written to."""
+        return self._points
 
     def ask(self) -> Array:
         """The points of the next generation, (S, d), within the bounds; asking again gives the same ones."""

@@ -48,8 +48,10 @@ class Space:
         self._width = self._high - self._low
         self.sigmas = self._spread(sigma, d)
         self.spread = self.sigmas[self.free]
+        self._bounded = bool(np.isfinite(self._low).any() or np.isfinite(self._high).any())
         alike = (self.spread == self.spread[:1]).all()
-        self.scale, self.sigma = (1.0, float(self.spread[0])) if alike and self.free.any() else (self.spread, 1.0)
+        self._plain = bool(alike and self.free.any())
+        self.scale, self.sigma = (1.0, float(self.spread[0])) if self._plain else (self.spread, 1.0)
 
     def _spread(self, sigma: Any, d: int) -> Array:
         if sigma is None:
@@ -85,8 +87,10 @@ class Space:
         return np.where(boxed, inside, self._fold(self.x0[self.free] + 2 * self.spread * normal)) / self.scale
 
     def points(self, y: Array) -> Array:
-        """Where the objective is evaluated: (..., free) to (..., d), always within the bounds; an array of its own."""
-        x = self._fold(y * self.scale)
+        """Where the objective is evaluated: (..., free) to (..., d), always within the bounds; may be y itself."""
+        x = y if self._plain else y * self.scale
+        if self._bounded:
+            x = self._fold(x)
         if self.free.all():
             return x
         whole = np.empty((*x.shape[:-1], len(self.x0)))
