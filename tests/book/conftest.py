@@ -62,9 +62,9 @@ def addresses(html):
 def open_page(chromium):
     """Opens an address and gives the page; whatever went wrong while it was open is in ``page.faults``."""
     @contextmanager
-    def opened(address: str, width: int = 1280, scheme: str = "light"):
+    def opened(address: str, width: int = 1280, scheme: str = "light", scripts: bool = True):
         context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme,
-                                       reduced_motion="reduce")
+                                       reduced_motion="reduce", java_script_enabled=scripts)
         page = context.new_page()
         home = address.split("/", 3)[:3] if address.startswith("http") else ["file:", "", ""]
         page.faults = []
@@ -82,8 +82,9 @@ def open_page(chromium):
         page.on("pageerror", lambda error: page.faults.append(f"script: {error}"))
         try:
             page.goto(address, wait_until="load")
-            page.wait_for_function("!window.MathJax || !MathJax.startup || !MathJax.startup.promise || "
-                                   "MathJax.startup.promise.then(() => true)")
+            if scripts:
+                page.wait_for_function("!window.MathJax || !MathJax.startup || !MathJax.startup.promise || "
+                                       "MathJax.startup.promise.then(() => true)")
             yield page
         finally:
             context.close()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from docutils import nodes
-from zobook import alt_text, docstrings, formulas, public_names, scripts
+from zobook import alt_text, docstrings, formulas, public_names, scripts, semantics
 
 import zolib
 
@@ -112,3 +112,12 @@ def test_every_public_name_has_its_place_in_the_library_pages():
     for kind in public_names.KINDS:
         assert f".. public-names:: {kind}" in page
     assert all(getattr(zolib, name).__doc__ for name in zolib.__all__)
+
+
+def test_signatures_and_bibliographies_are_proper_lists():
+    signature = ('<dt class="sig py" id="f"><span>f</span>(\n\n<dl>\n<dd><em>a</em>,</dd>\n<dd><em>b</em>,</dd>\n</dl>\n\n)</dt>'
+                 '<dd><dl><dt>Raises</dt><dd>no</dd></dl></dd>')
+    assert semantics.mended(signature) == (
+        '<dt class="sig py" id="f"><span>f</span>(\n\n<span class="sig-lines">\n<span><em>a</em>,</span>\n<span><em>b</em>,</span>\n'
+        '</span>\n\n)</dt><dd><dl><dt>Raises</dt><dd>no</dd></dl></dd>')
+    assert semantics.mended('<div class="citation" role="doc-biblioentry">') == '<div class="citation" role="listitem">'

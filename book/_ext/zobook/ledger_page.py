@@ -37,8 +37,10 @@ class ClaimsLedger(SphinxDirective):
         self.keys = bibliography_keys(self.env)
         page = [Gap(fill="totals"), self.legend("Verdicts", claims.VERDICTS), self.legend("Sources", claims.GRADES)]
         for chapter in sorted({claim.chapter for claim in declared.values()}):
-            page.append(nodes.rubric("", f"Chapter {int(chapter)}"))
-            page += [self.row(claim) for claim in declared.values() if claim.chapter == chapter]
+            title = f"Chapter {int(chapter)}"
+            rows = [self.row(claim) for claim in declared.values() if claim.chapter == chapter]
+            page.append(nodes.section("", nodes.title(text=title), *rows, ids=[chapter_anchor(chapter)], names=[title],
+                                      classes=["claims-chapter"]))
         return page
 
     def legend(self, title: str, meanings: dict):
@@ -78,6 +80,10 @@ def mark(verdict: str):
     return nodes.inline("", f"{MARKS[verdict]} {verdict}", classes=["claim-verdict"])
 
 
+def chapter_anchor(chapter: str) -> str:
+    return f"claims-{chapter}"
+
+
 def fact(name: str, *content):
     item = nodes.definition_list_item()
     item += nodes.term("", name)
@@ -115,6 +121,7 @@ def _fill(app, doctree, docname):
 def totals(found):
     count = Counter(record["verdict"] for _, record in found.values())
     box = nodes.container(classes=["claims-totals"])
+    box += nodes.paragraph("", "", nodes.strong("", str(len(found))), nodes.Text(" claims"))
     for verdict in claims.VERDICTS:
         total = nodes.paragraph("", "", nodes.strong("", str(count[verdict])), nodes.Text(" "), mark(verdict),
                                 classes=[f"claim-{verdict}"])
@@ -123,7 +130,35 @@ def totals(found):
                 if record["verdict"] == verdict:
                     total += [nodes.Text(" "), nodes.reference("", name, refid=ledger.anchor(name), internal=True)]
         box += total
-    return box
+    return [box, by_chapter(found)]
+
+
+def by_chapter(found):
+    """A table: one row a chapter, how many claims it has and how they came out."""
+    count = Counter((chapter_number(page), record["verdict"]) for page, record in found.values())
+    chapters = sorted({chapter for chapter, _ in count})
+    table = nodes.table(classes=["claims-by-chapter"])
+    group = nodes.tgroup(cols=5)
+    group += [nodes.colspec(colwidth=1) for _ in range(5)]
+    group += nodes.thead("", line("chapter", "claims", *claims.VERDICTS))
+    body = nodes.tbody()
+    for chapter in chapters:
+        of_verdict = [count[chapter, verdict] for verdict in claims.VERDICTS]
+        link = nodes.reference("", f"{int(chapter)}", refid=chapter_anchor(chapter), internal=True)
+        body += line(link, sum(of_verdict), *of_verdict)
+    group += body
+    table += group
+    return table
+
+
+def line(first, *others):
+    first = first if isinstance(first, nodes.Node) else nodes.Text(first)
+    cells = [first, *(nodes.Text(str(other)) for other in others)]
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
+
+
+def chapter_number(page: str) -> str:
+    return page.rsplit("/", 1)[-1][:2]
 
 
 def result(app, docname, gap, found):
@@ -136,7 +171,7 @@ def result(app, docname, gap, found):
         spread = f" ({number(low)} to {number(high)})"
     text = f"{number(record['value'])}{spread}{gap['unit']}, "
     target = app.builder.get_relative_uri(docname, chapter) + "#" + ledger.anchor(record["id"])
-    link = nodes.reference("", f"chapter {int(chapter.rsplit('/', 1)[-1][:2])}, cell {record['cell']}",
+    link = nodes.reference("", f"chapter {int(chapter_number(chapter))}, cell {record['cell']}",
                            refuri=target, internal=True)
     return nodes.paragraph("", "", nodes.Text(text), link)
 

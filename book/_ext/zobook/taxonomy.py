@@ -19,7 +19,7 @@ class CatalogueTable(SphinxDirective):
         module = sys.modules["zolib.catalogue"]
         for name in ("catalogue", "methods"):
             self.env.note_dependency(sys.modules[f"zolib.{name}"].__file__)
-        table = nodes.table(classes=["catalogue", "colwidths-given"])
+        table = nodes.table(classes=["catalogue", "sortable", "colwidths-given"])
         group = nodes.tgroup(cols=len(WIDTHS))
         group += [nodes.colspec(colwidth=width) for width in WIDTHS]
         group += nodes.thead("", self.row(nodes.paragraph(text="rule"), *module.COLUMNS[2:]))
