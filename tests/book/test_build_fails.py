@@ -126,6 +126,31 @@ def test_nothing_is_executed_again_unless_something_changed(small):
     library.unlink()
 
 
+def test_one_setting_gives_every_chapter_its_links(small):
+    config = small.root / "_config.yml"
+    small.reset()
+    without = config.read_text()
+    assert small.build()[0] == 0
+    elsewhere = ("colab.research.google.com", "mybinder.org", "github.com/ada/engine")
+    assert not any(place in small.html("chapters/01-small") for place in elsewhere)
+    try:
+        config.write_text(without.replace('zobook_repository: ""', "zobook_repository: ada/engine"))
+        assert small.build()[0] == 0
+        chapter = small.html("chapters/01-small")
+        file = "chapters/01-small.ipynb"
+        for link in (f"https://colab.research.google.com/github/ada/engine/blob/main/{file}",
+                     f"https://mybinder.org/v2/gh/ada/engine/main?urlpath=lab/tree/{file}",
+                     f"https://github.com/ada/engine/blob/main/{file}"):
+            assert chapter.count(f'href="{link}') == 2, link  # a button above, a line below the title
+        assert "git+https://github.com/ada/engine" in chapter
+        assert "colab" not in small.html("book/index")
+        config.write_text(without.replace('zobook_repository: ""', "zobook_repository: engine"))
+        status, log = small.build()
+        assert status != 0 and "write it as owner/name" in log
+    finally:
+        config.write_text(without)
+
+
 TWICE = {
     "a warning": (lambda b: b.page(PAGE + "\n```{nothing}\n```\n"), "Unknown directive type: 'nothing'"),
     "a reference to nothing": (lambda b: b.page(PAGE + "\n{ref}`nowhere`\n"), "undefined label: 'nowhere'"),
