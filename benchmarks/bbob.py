@@ -13,13 +13,18 @@ the logs; ``collect`` reads them with cocopp and keeps the runtime distributions
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import importlib.metadata
+import json
+import platform
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 
-DIMENSIONS, INSTANCES, BUDGET = "5,10,20,40", "1-3", 500
+DIMENSIONS, INSTANCES, BUDGET = "5,10,20,40", "1-3", 300
 TARGETS = 10.0 ** np.linspace(2, -8, 51)
 
 
@@ -167,15 +172,76 @@ def run(name, folder, dimensions, instances, budget):
     print(f"{name}: {spent} evaluations, {seconds / spent * 1e6:.0f} microseconds each, {seconds / 60:.1f} minutes")
 
 
-def distribution(datasets, budget):
-    """Runtimes over d to each target of each function, by simulated restarts where a run failed: as COCO's figures."""
-    runtimes = []
-    for data in datasets:
-        samples = data.evals_with_simulated_restarts(
-            TARGETS, samplesize=100, randintfirst=lambda *a, **k: 0, bootstrap=False
-        )
-        runtimes += [np.asarray(s, dtype=float) / data.dim for s in samples]
-    return runtimes
+def runtimes(folder):
+    """{dimension: {function: runtimes over d to every target}}; where a run failed, by simulated restarts, as COCO."""
+    import cocopp
+
+    found = {}
+    for data in cocopp.load(str(folder)):
+        rest = np.random.RandomState(0).randint  # which failed runs are put before a successful one
+        samples = data.evals_with_simulated_restarts(TARGETS, randintrest=rest)
+        found.setdefault(data.dim, {})[data.funcId] = np.concatenate(samples) / data.dim
+    return found
+
+
+def curve(times, grid):
+    """The fraction of function-target pairs that are reached within each of the evaluations over d in ``grid``."""
+    times = np.sort(np.where(np.isnan(times), np.inf, times))
+    return np.searchsorted(times, grid, side="right") / len(times)
+
+
+def collect(folder, budget, points=61):
+    """All methods in a folder: their curves, the area under each, and that of each function."""
+    grid = np.logspace(0, np.log10(budget), points)
+    fine = np.logspace(0, np.log10(budget), 1001)  # equal steps: a mean over it is an area
+    curves, area, functions = {}, {}, {}
+    for logs in sorted(p for p in Path(folder).iterdir() if p.is_dir()):
+        name = next(m for m in METHODS if m.replace("/", "-") == logs.name)
+        for d, by_function in sorted(runtimes(logs).items()):
+            together = np.concatenate(list(by_function.values()))
+            curves.setdefault(name, {})[str(d)] = [round(float(v), 4) for v in curve(together, grid)]
+            area.setdefault(name, {})[str(d)] = round(float(curve(together, fine).mean()), 4)
+            each = [float(curve(by_function[i], fine).mean()) for i in sorted(by_function)]
+            functions.setdefault(name, {})[str(d)] = each
+    return {"grid": [round(float(g), 3) for g in grid], "curves": curves, "area": area}, functions
+
+
+def compare(functions, ours, theirs):
+    """The ratio of two areas for each dimension, with a 95 % interval from the spread over the 24 functions."""
+    found = {}
+    for d in functions[ours]:
+        a, b = np.array(functions[ours][d]), np.array(functions[theirs][d])
+        ratio = a.sum() / b.sum()
+        error = 1.96 * np.std(a - ratio * b, ddof=1) * np.sqrt(len(a)) / b.sum()
+        found[d] = {"ratio": round(ratio, 4), "interval": [round(ratio - error, 4), round(ratio + error, 4)]}
+    return found
+
+
+def write(arguments):
+    record, _ = collect(arguments.folder, arguments.budget)
+    versions = {}
+    for package in ("coco-experiment", "cocopp", "cma", "evotorch", "nevergrad", "scipy", "numpy", "torch", "numba"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    provenance = {
+        "command": f"benchmarks/bbob.py run METHOD --budget {arguments.budget} --instances {arguments.instances}",
+        "versions": versions | {"python": platform.python_version()},
+        "date": time.strftime("%Y-%m-%d"),
+        "instances": arguments.instances,
+        "targets": "51 precisions from 1e2 to 1e-8",
+        "restarts": "a method that has converged begins again; failed runs are completed by simulated restarts",
+    }
+    record = {"provenance": provenance, "dimensions": [5, 10, 20, 40], "budget_over_d": arguments.budget} | record
+    if arguments.pair:
+        pair, functions = collect(arguments.pair, arguments.pair_budget)
+        ratio = compare(functions, "zolib/cma-es", "pycma/cma-es")
+        settings = {"instances": "1-15", "budget_over_d": arguments.pair_budget}
+        record["pair"] = settings | pair | {"zolib over pycma": ratio}
+    arguments.file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for name, areas in sorted(record["area"].items(), key=lambda row: -sum(row[1].values())):
+        print(f"{name:32s}" + "".join(f"{areas.get(str(d), float('nan')):8.3f}" for d in record["dimensions"]))
+    if arguments.pair:
+        print(record["pair"]["zolib over pycma"])
 
 
 def main():
@@ -188,9 +254,18 @@ def main():
     one.add_argument("--dimensions", default=DIMENSIONS)
     one.add_argument("--instances", default=INSTANCES)
     one.add_argument("--budget", type=int, default=BUDGET, help="evaluations for each dimension")
+    two = commands.add_parser("collect", help="the logs of a folder into one file")
+    two.add_argument("folder", type=Path)
+    two.add_argument("file", type=Path)
+    two.add_argument("--budget", type=int, default=BUDGET)
+    two.add_argument("--instances", default=INSTANCES)
+    two.add_argument("--pair", type=Path, help="logs of zolib/cma-es and pycma/cma-es alone, on more instances")
+    two.add_argument("--pair-budget", type=int, default=1000)
     arguments = parser.parse_args()
     if arguments.command == "list":
         print("\n".join(METHODS))
+    elif arguments.command == "collect":
+        write(arguments)
     else:
         run(arguments.method, arguments.folder, arguments.dimensions, arguments.instances, arguments.budget)
 

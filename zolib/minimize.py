@@ -65,7 +65,7 @@ def minimize(
             ``"gaussian-smoothing"``, ``"openai-es"``, ``"snes"``, ``"xnes"``, ``"sep-cma-es"``, ``"cma-es"``; or
             ``"auto"``, which chooses by dimension and budget, and says why in the result.
         budget: Evaluations at most.  A generation that does not fit is not begun.  None: 1000 (d + 1).
-        bounds: Pairs (low, high), None for no bound, or :class:`scipy.optimize.Bounds`.  Equal bounds fix a coordinate.
+        bounds: Pairs (low, high), None for no bound, or ``scipy.optimize.Bounds``.  Equal bounds fix a coordinate.
             fun is never evaluated outside.
         sigma: The standard deviation of the first probes, one number or (d,): about as far from x0 as the minimum may
             be.  None: a quarter of the width between bounds, 0.5 elsewhere.
@@ -90,7 +90,7 @@ def minimize(
             ``ftol`` and ``xtol`` of CMA-ES; any of SciPy's for its two.
 
     Returns:
-        A :class:`scipy.optimize.OptimizeResult`: x and fun, the best found (see ``noisy``), nfev, nit (generations),
+        A ``scipy.optimize.OptimizeResult``: x and fun, the best found (see ``noisy``), nfev, nit (generations),
         success, status, message, mean (the centre of the search distribution), method, why, restarts, seed.
         status 0: converged, or the target was reached; 1: the budget is spent (a success if a run had converged before,
         and for the methods that cannot notice convergence); 2: KeyboardInterrupt, with the best so far; 3: no finite
@@ -161,12 +161,11 @@ def minimize(
 
 def choose(d: int, budget: int, popsize: int | None = None) -> tuple[str, str]:
     """The method that ``"auto"`` takes for d free coordinates and a budget, and the reason, in words."""
-    each = budget / max(d, 1)
-    if d > 200 and each < 1:
+    if d > 200 and budget < d:
         return "spsa", f"{budget} evaluations are fewer than {d} coordinates: only a random slope can be afforded"
     if d > 200:
         return "sep-cma-es", f"a full covariance of {d} coordinates costs too much time; its diagonal does not"
-    if each < 30:
+    if budget < 10 * d * d:  # a matrix of d (d + 1) / 2 numbers, learned from a few values each
         return "sep-cma-es", f"{budget} evaluations are too few to learn a full covariance of {d} coordinates"
     return "cma-es", f"{budget} evaluations suffice to learn a full covariance of {d} coordinates"
 
