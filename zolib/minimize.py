@@ -122,7 +122,7 @@ def minimize(
         raise ValueError("budget=0: the value at x0 alone takes one evaluation")
     why = f"method={method!r} was asked for"
     if method == "auto":
-        method, why = choose(int(space.free.sum()), budget, popsize)
+        method, why = choose(int(space.free.sum()), budget)
         restarts = 1 << 10 if restarts is None and method not in ("spsa", "openai-es") else restarts
     restarts = natural("restarts", restarts or 0, 1 << 16)
     if noisy and method in ("spsa", "gaussian-smoothing"):
@@ -159,7 +159,7 @@ def minimize(
     return result
 
 
-def choose(d: int, budget: int, popsize: int | None = None) -> tuple[str, str]:
+def choose(d: int, budget: int) -> tuple[str, str]:
     """The method that ``"auto"`` takes for d free coordinates and a budget, and the reason, in words."""
     if d > 200 and budget < d:
         return "spsa", f"{budget} evaluations are fewer than {d} coordinates: only a random slope can be afforded"
