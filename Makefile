@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test notebooks lab clean
+.PHONY: help venv book pdf test notebooks lab clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +23,9 @@ $(READY): pyproject.toml constraints.txt
 
 book: $(READY)  ## build the executed book into _build/html
 	$(PY) book/tools/build.py
+
+pdf: book  ## print the built book into _build/zolib.pdf (needs Chromium)
+	$(PY) book/tools/pdf.py
 
 test: $(READY)  ## run every test, the chapters' outputs compared cell by cell
 	$(PY) -m pytest -n $(JOBS) --dist loadfile

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from docutils import nodes
-from zobook import alt_text, docstrings, formulas, public_names, scripts, semantics
+from zobook import alt_text, docstrings, formulas, image_sizes, public_names, scripts, semantics
 
 import zolib
 
@@ -120,4 +120,15 @@ def test_signatures_and_bibliographies_are_proper_lists():
     assert semantics.mended(signature) == (
         '<dt class="sig py" id="f"><span>f</span>(\n\n<span class="sig-lines">\n<span><em>a</em>,</span>\n<span><em>b</em>,</span>\n'
         '</span>\n\n)</dt><dd><dl><dt>Raises</dt><dd>no</dd></dl></dd>')
+    assert semantics.mended('<div class="proof admonition" id="proof"><section id="proof-content">') == (
+        '<div class="proof admonition proof"><section class="proof-content">')
     assert semantics.mended('<div class="citation" role="doc-biblioentry">') == '<div class="citation" role="listitem">'
+
+
+def test_pictures_state_their_size(tmp_path):
+    png = tmp_path / "x.png"
+    png.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (7).to_bytes(4, "big") + (5).to_bytes(4, "big"))
+    body = '<img alt="a" src="../_images/x.png" /> <img src="../_images/x.png" width="3"> <img src="other.png">'
+    assert image_sizes.sized(body, {"x.png": png}) == body.replace('x.png" />', 'x.png" width="7" height="5" />')
+    with pytest.raises(ValueError, match="not a PNG"):
+        image_sizes.size(b"GIF89a")
