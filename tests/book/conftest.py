@@ -3,6 +3,7 @@
 import fcntl
 import functools
 import os
+import re
 import shutil
 import threading
 from contextlib import contextmanager
@@ -27,6 +28,13 @@ def html() -> Path:
         done = build.build(ROOT, quiet=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return ROOT / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def pages():
+    """Every page of the book that a reader may open, relative to the folder of the built book."""
+    listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text())
+    return [f"{name}.html" for name in listed] + ["genindex.html", "search.html"]
 
 
 @pytest.fixture(scope="session")

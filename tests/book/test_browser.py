@@ -1,13 +1,8 @@
 """The built book, opened page by page in a real browser with the network cut off."""
 
 import re
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-LISTED = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text())
-PAGES = [f"{name}.html" for name in LISTED] + ["genindex.html", "search.html"]
 
 # What a reader would see of a formula that was not typeset: MathJax's error marks, or its source.
 FORMULAS = r"""() => {
@@ -51,8 +46,8 @@ def test_the_searches_above_find_what_they_should(chromium):
     page.close()
 
 
-def test_every_page_was_built(html):
-    assert [name for name in [*PAGES, "index.html"] if not (html / name).exists()] == []
+def test_every_page_was_built(html, pages):
+    assert [name for name in [*pages, "index.html"] if not (html / name).exists()] == []
 
 
 def test_no_page_names_an_address_that_it_would_load_from(html):
@@ -64,9 +59,9 @@ def test_no_page_names_an_address_that_it_would_load_from(html):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("way", "width", "scheme"), [("file", 390, "dark"), ("http", 1280, "light")])
-def test_every_page_opens_whole(addresses, open_page, way, width, scheme):
+def test_every_page_opens_whole(addresses, open_page, pages, way, width, scheme):
     problems = []
-    for name in PAGES:
+    for name in pages:
         with open_page(f"{addresses[way]}/{name}", width, scheme) as page:
             found = [*page.faults, *page.evaluate(FORMULAS), *page.evaluate(IMAGES)]
             if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
