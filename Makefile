@@ -28,7 +28,7 @@ pdf: book  ## print the built book into _build/zolib.pdf (needs Chromium)
 	$(PY) book/tools/pdf.py
 
 test: $(READY)  ## run every test, the chapters' outputs compared cell by cell
-	$(PY) -m pytest -n $(JOBS) --dist loadfile
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 notebooks: $(READY)  ## execute every chapter and store its outputs in canonical form
 	$(PY) book/tools/canonicalise.py --jobs $(JOBS) chapters

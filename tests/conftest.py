@@ -15,6 +15,13 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_collection_modifyitems(items):
+    """One file that needs the built book goes first, the others last: they would only wait for the same build."""
+    files = sorted({str(i.path) for i in items if "html" in getattr(i, "fixturenames", ())})
+    rank = {file: 0 if file == files[0] else 2 for file in files}
+    items.sort(key=lambda item: rank.get(str(item.path), 1))
+
+
 @pytest.fixture
 def seed(request):
     """A seed derived from the test's own name."""
