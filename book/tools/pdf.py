@@ -46,11 +46,11 @@ NUMBERED = """html {{ counter-reset: page {before}; }}
 @page :first {{ @top-left {{ content: none; }} }}"""
 FRONT = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 @page {{ size: A4; margin: 25mm 22mm; }}
-body {{ font: 11pt/1.5 sans-serif; color: #111; margin: 0; }}
+body {{ font: 11pt/1.4 sans-serif; color: #111; margin: 0; }}
 .title {{ height: 240mm; display: flex; flex-direction: column; justify-content: center; break-after: page; }}
 .title h1 {{ font-size: 30pt; line-height: 1.2; margin: 0 0 6mm; }}
 .title p {{ font-size: 14pt; margin: 0 0 4mm; color: #444; }}
-h2 {{ font-size: 20pt; }} h3 {{ font-size: 11pt; margin: 5mm 0 1mm; }}
+h2 {{ font-size: 20pt; }} h3 {{ font-size: 11pt; margin: 3.5mm 0 0.5mm; }}
 ol {{ list-style: none; margin: 0; padding: 0; }} li {{ display: flex; gap: 2mm; }}
 li a {{ color: inherit; text-decoration: none; }} li i {{ flex: 1; border-bottom: 1px dotted #999; margin-bottom: 1.5mm; }}
 </style><section class="title"><h1>{title}</h1><p>{subtitle}</p><p>{authors}</p><p>Version {version}, {year}</p></section>
