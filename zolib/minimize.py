@@ -142,17 +142,21 @@ def minimize(
                 )
         except _Stop as stop:
             status, message = stop.status, stop.message
-        except StopIteration:
-            status, message = CALLBACK, "the callback raised StopIteration"
         except KeyboardInterrupt:
             status, message = INTERRUPTED, "interrupted; this is the best so far"
-        x, value, error = run.outcome(status)
+        x, value, error = run.best, run.value, np.nan
+        if noisy and status != INTERRUPTED:
+            try:
+                x, value, error = run.mean_again()
+            except KeyboardInterrupt:
+                status, message = INTERRUPTED, "interrupted; this is the best so far"
     if not np.isfinite(value) and status in (CONVERGED, SPENT) and value != -np.inf:
         status, message = NOTHING, f"none of {run.nfev} values was finite; {message}"
     enough = run.restarts > 0 or (method in SEARCHERS and not SEARCHERS[method].converges)
     result = OptimizeResult(
         x=x, fun=value, nfev=run.nfev, nit=run.nit, status=status, message=message, mean=run.mean, method=method,
-        why=why, restarts=run.restarts, seed=seed, success=status == CONVERGED or (status == SPENT and enough),
+        why=why, restarts=run.restarts, seed=seed if run.seed is None else run.seed,
+        success=status == CONVERGED or (status == SPENT and enough),
     )  # fmt: skip
     if noisy:
         result.fun_error = error
@@ -176,7 +180,7 @@ class _Run:
     def __init__(self, fun, args, space, budget, vectorized, target, callback, noisy):
         self._fun, self._args, self.space, self.vectorized, self.target = fun, args, space, vectorized, target
         self._spare = min(REEVALUATIONS, budget // 20) or 1 if noisy else 0
-        self.budget, self.noisy = budget, noisy
+        self.budget, self.seed = budget, None
         self.nfev = self.nit = self.restarts = 0
         self.best, self.value, self.mean = space.x0, np.inf, space.x0
         self.advance: Callable[[int, float], None] = lambda count, value: None
@@ -237,6 +241,7 @@ class _Run:
         )
         if checkpoint is not None and Path(checkpoint).exists():
             self._resume(search, Path(checkpoint))
+        self.seed = search.seed  # of the file, if there was one
         while True:
             self.restarts, self.mean = search.restart, search.mean
             if search.stopped:
@@ -288,29 +293,28 @@ class _Run:
             message = once(self.space.restart(seed, self.restarts))
         return CONVERGED, message
 
-    def outcome(self, status: int) -> tuple[np.ndarray, float, float]:
-        """x, its value, and the standard error of that, for a noisy objective by evaluating the mean again."""
-        if not self.noisy or status == INTERRUPTED or self.budget - self.nfev < 1:
+    def mean_again(self) -> tuple[np.ndarray, float, float]:
+        """The mean, the average of what is left of the budget for it, and the standard error of that."""
+        count = min(self._spare, self.budget - self.nfev)
+        if not count:
             return self.best, self.value, np.nan
-        best, value = self.best, self.value
-        count = min(max(self._spare, 1), self.budget - self.nfev)
         again = self.evaluate(np.repeat(self.mean[None], count, axis=0))
-        self.best, self.value = best, value
         error = again.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
         return self.mean, float(again.mean()), float(error)
 
     def _call_back(self) -> None:
         if self._callback is None:
             return
-        if self._by_name:
-            from scipy.optimize import OptimizeResult
+        from scipy.optimize import OptimizeResult
 
-            shown = OptimizeResult(
-                x=self.best.copy(), fun=self.value, nfev=self.nfev, nit=self.nit, mean=self.mean.copy()
-            )
-            self._callback(intermediate_result=shown)
-        else:
-            self._callback(self.best.copy())
+        try:
+            if self._by_name:
+                shown = {"x": self.best.copy(), "fun": self.value, "nfev": self.nfev, "nit": self.nit}
+                self._callback(intermediate_result=OptimizeResult(**shown, mean=self.mean.copy()))
+            else:
+                self._callback(self.best.copy())
+        except StopIteration:
+            raise _Stop(CALLBACK, "the callback raised StopIteration") from None
 
     def _save(self, search: Minimizer, file: Path) -> None:
         state = search.state_dict() | {"run.nit": self.nit, "run.nfev": self.nfev, "run.best": self.best}

@@ -335,9 +335,15 @@ function page(box) {
     return o;
   }
 
+  function path() {  // computed anew only if a setting has changed
+    const o = settings(), key = JSON.stringify(o);
+    if (drawn.key !== key) { drawn.key = key; drawn.run = run(o); }
+    return drawn.run;
+  }
+
   function draw() {
-    const land = landscapes[state.landscape], o = settings(), r = run(o);
-    const shown = Math.min(state.shown, r.path.length - 1), path = r.path.slice(0, shown + 1);
+    const land = landscapes[state.landscape], o = settings(), r = path();
+    const shown = Math.min(state.shown, r.path.length - 1), way = r.path.slice(0, shown + 1);
     if (drawn.landscape !== state.landscape) {
       map.replaceChildren();
       [drawn.sx, drawn.sy] = frame(map, land.x, land.y, ["Where it goes", "first coordinate", "second coordinate"], {});
@@ -350,8 +356,8 @@ function page(box) {
       drawn.landscape = state.landscape;
     }
     const place = p => [drawn.sx(p[0]), drawn.sy(p[1])], inside = p => [Math.max(LEFT, Math.min(W0 - RIGHT, p[0])), Math.max(TOP, Math.min(H0 - BOTTOM, p[1]))];
-    drawn.path.setAttribute("points", path.map(p => place(p).map(v => v.toFixed(1)).join()).join(" "));
-    for (const [dot, p] of [[drawn.start, path[0]], [drawn.end, path[shown]]]) {
+    drawn.path.setAttribute("points", way.map(p => place(p).map(v => v.toFixed(1)).join()).join(" "));
+    for (const [dot, p] of [[drawn.start, way[0]], [drawn.end, way[shown]]]) {
       const [x, y] = inside(place(p)); dot.setAttribute("cx", x); dot.setAttribute("cy", y);
     }
     curve.replaceChildren();
@@ -359,7 +365,7 @@ function page(box) {
     const y = [10 ** Math.floor(Math.log10(Math.max(least, 1e-16))), 10 ** Math.ceil(Math.log10(Math.min(most, 1e12)) + 1e-9)];
     if (y[0] >= y[1]) y[1] = 10 * y[0];
     const [sx, sy] = frame(curve, [0, o.budget], y, ["How far above the bottom", "evaluations spent", "objective minus its least value"], { y: true });
-    curve.append(el("polyline", { class: "path", points: path.map((_, i) => `${sx(r.cost[i]).toFixed(1)},${sy(height[i]).toFixed(1)}`).join(" ") }));
+    curve.append(el("polyline", { class: "path", points: way.map((_, i) => `${sx(r.cost[i]).toFixed(1)},${sy(height[i]).toFixed(1)}`).join(" ") }));
     curve.append(el("circle", { class: "end", r: 5, cx: sx(r.cost[shown]), cy: sy(height[shown]) }));
     for (const name in logged) {
       out(name).textContent = number(o[name]);
@@ -372,7 +378,7 @@ function page(box) {
       ? `It runs away after ${shown} steps: the step is too long, or the ground falls off.`
       : `After ${shown} steps, ${r.cost[shown]} evaluations (${r.each} for each step), it is ${spoken(height[shown])} above the bottom.`;
     out("words").textContent = words;
-    map.setAttribute("aria-label", `Level lines of the landscape, and the path from the start (${path[0].map(v => v.toFixed(1))}) to (${path[shown].map(v => v.toFixed(2))}).`);
+    map.setAttribute("aria-label", `Level lines of the landscape, and the path from the start (${way[0].map(v => v.toFixed(1))}) to (${way[shown].map(v => v.toFixed(2))}).`);
     curve.setAttribute("aria-label", `Height above the bottom against evaluations, from ${spoken(height[0])} to ${spoken(height[shown])}.`);
     return r;
   }
@@ -414,7 +420,7 @@ function page(box) {
   play.addEventListener("click", () => {
     if (play.textContent === "Stop") { clearInterval(state.timer); play.textContent = "Play"; return; }
     state.shown = 0; play.textContent = "Stop";
-    const last = run(settings()).path.length - 1, stride = Math.max(1, Math.round(last / 150));
+    const last = path().path.length - 1, stride = Math.max(1, Math.round(last / 150));
     state.timer = setInterval(() => {
       state.shown = Math.min(last, state.shown + stride); draw();
       if (state.shown >= last) { clearInterval(state.timer); play.textContent = "Play"; }
@@ -422,7 +428,7 @@ function page(box) {
   });
   one.addEventListener("click", () => {
     clearInterval(state.timer); play.textContent = "Play";
-    const last = run(settings()).path.length - 1;
+    const last = path().path.length - 1;
     state.shown = state.shown >= last ? 0 : state.shown + 1; draw();
   });
   box.querySelector('[data-do="reset"]').addEventListener("click", () => { control("seed").value = 0; control("noise").value = -4; choose("landscape"); choose("method"); });

@@ -109,6 +109,26 @@ def test_an_interrupt_returns_the_best_so_far(method, vectorized):
     assert result.fun == bowl(result.x)
 
 
+def test_an_interrupt_of_the_last_evaluations_of_a_noisy_run_does_too():
+    calls = itertools.count(1)
+
+    def f(x):
+        if next(calls) > 90:  # x0 and eleven generations of eight are 89; five are kept for the mean
+            raise KeyboardInterrupt
+        return bowl(x)
+
+    result = zo.minimize(f, np.zeros(4), method="snes", budget=100, seed=0, noisy=True)
+    assert result.status == 2 and result.fun <= bowl(np.zeros(4))
+
+
+def test_a_stop_iteration_of_the_objective_is_not_the_callbacks():
+    def f(x):
+        raise StopIteration
+
+    with pytest.raises(StopIteration):
+        zo.minimize(f, np.zeros(2), method="snes", budget=100, callback=lambda x: None)
+
+
 def test_what_the_objective_raises_comes_through():
     with pytest.raises(ZeroDivisionError):
         zo.minimize(lambda x: 1 / 0, [1.0], budget=10)

@@ -110,11 +110,6 @@ class Minimizer:
         return self._searcher.popsize
 
     @property
-    def converges(self) -> bool:
-        """Whether the method can tell that it has converged."""
-        return self._searcher.converges
-
-    @property
     def stopped(self) -> str:
         """Why the search is over; empty while it goes on."""
         return self._searcher.stopped if self.restart >= self.restarts else ""
@@ -142,28 +137,24 @@ class Minimizer:
         if values.shape != self._points.shape[:1]:
             raise ValueError(f"values of shape {values.shape} for {len(self._points)} points: give one number for each")
         self.evaluations += len(values)
-        self.offer(self._points, values)
+        worst_last = np.where(np.isnan(values), np.inf, values)
+        i = int(np.argmin(worst_last))
+        if worst_last[i] < self.best_value:
+            self.best, self.best_value = self._points[i].copy(), float(values[i])
         self._points = None
         self._searcher.tell(values)
-
-    def offer(self, points: Array, values: Array) -> None:
-        """Remember the best of some points, (S, d), without teaching it to the method."""
-        values = np.where(np.isnan(values), np.inf, values)
-        i = int(np.argmin(values)) if len(values) else 0
-        if len(values) and values[i] < self.best_value:
-            self.best, self.best_value = points[i].copy(), float(values[i])
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed search needs beside its arguments: arrays and numbers."""
         own_state = {f"searcher.{name}": value for name, value in self._searcher.state_dict().items()}
         ours = {name: np.copy(getattr(self, name)) for name in ("evaluations", "best", "best_value", "restart", "seed")}
-        return {"method": np.array(self.method), "space": np.array(self.space.mark()), **ours, **own_state}
+        return {"method": self.method, "space": self.space.mark(), "popsize": str(self._popsize), **ours, **own_state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken.  Raises ValueError if that was another search."""
-        for name, mine in (("method", self.method), ("space", self.space.mark())):
-            if str(state[name]) != mine:
-                what = {"method": "method", "space": "x0, bounds or sigma"}[name]
+        mine = {"method": self.method, "space": self.space.mark(), "popsize": str(self._popsize)}
+        for name, what in (("method", "method"), ("space", "x0, bounds or sigma"), ("popsize", "popsize")):
+            if str(state[name]) != mine[name]:
                 raise ValueError(f"the state is of a search with another {what}: give the arguments that it had")
         self.seed, self.restart = int(state["seed"]), int(state["restart"])
         self.evaluations, self.best_value = int(state["evaluations"]), float(state["best_value"])
