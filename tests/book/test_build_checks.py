@@ -123,12 +123,28 @@ def test_signatures_and_bibliographies_are_proper_lists():
     assert semantics.mended('<div class="proof admonition" id="proof"><section id="proof-content">') == (
         '<div class="proof admonition proof"><section class="proof-content">')
     assert semantics.mended('<div class="citation" role="doc-biblioentry">') == '<div class="citation" role="listitem">'
+    assert semantics.mended('<span class="pre">tests/core/test_half_the_weights.py</span> <span class="pre">a_b</span>') == (
+        '<span class="pre">tests/<wbr>core/<wbr>test_<wbr>half_<wbr>the_<wbr>weights.py</span> <span class="pre">a_b</span>')
+
+
+def test_a_mark_stays_with_the_formula_before_it():
+    formula = r'<span class="math notranslate nohighlight">\(x &lt; 1\)</span>'
+    assert formulas.tied(f"{formula}, and") == f'<span class="with-mark">{formula},</span> and'
+    assert formulas.tied(f"({formula}).") == f'(<span class="with-mark">{formula}).</span>'
+    assert formulas.tied(f"{formula} and") == f"{formula} and"
+    assert formulas.tied("<span>x</span>, and") == "<span>x</span>, and"
 
 
 def test_pictures_state_their_size(tmp_path):
-    png = tmp_path / "x.png"
-    png.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (7).to_bytes(4, "big") + (5).to_bytes(4, "big"))
+    def picture(width):
+        return b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + width.to_bytes(4, "big") + (5).to_bytes(4, "big")
+
+    png, wide = tmp_path / "x.png", tmp_path / "wide.png"
+    png.write_bytes(picture(7))
+    wide.write_bytes(picture(900))
     body = '<img alt="a" src="../_images/x.png" /> <img src="../_images/x.png" width="3"> <img src="other.png">'
     assert image_sizes.sized(body, {"x.png": png}) == body.replace('x.png" />', 'x.png" width="7" height="5" />')
+    assert image_sizes.sized('<img src="_images/wide.png">', {"wide.png": wide}) == (
+        '<a class="wide-picture" href="_images/wide.png"><img src="_images/wide.png" width="900" height="5"></a>')
     with pytest.raises(ValueError, match="not a PNG"):
         image_sizes.size(b"GIF89a")

@@ -2,9 +2,12 @@
 
 The pages typeset their formulas in the browser; the same MathJax is run here under the node that comes with
 playwright. Unknown macros, which a browser would show in red, are errors here.
+
+A browser may break a line after a formula as after a picture. So the mark that follows one is tied to it.
 """
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +20,7 @@ from . import mathjax
 
 logger = logging.getLogger(__name__)
 SCRIPT = Path(__file__).with_name("formulas.js")
+BEFORE_MARK = re.compile(r'<span class="math[^"]*">[^<]*</span>[,.;:!?)\]\u2019\u201d]+')
 
 
 def node_program() -> str:
@@ -75,7 +79,18 @@ def _check(app, env):
     found.clear()
 
 
+def tied(body: str) -> str:
+    """``body`` with each formula in a line and the marks that follow it in one piece."""
+    return BEFORE_MARK.sub(r'<span class="with-mark">\g<0></span>', body)
+
+
+def _tie(app, pagename, templatename, context, doctree):
+    if "body" in context:
+        context["body"] = tied(context["body"])
+
+
 def setup(app):
     app.zobook_formulas = []
+    app.connect("html-page-context", _tie)
     app.connect("doctree-read", _collect)
     app.connect("env-updated", _check)

@@ -16,6 +16,8 @@ from zolib.claims import number
 
 from . import ledger
 
+CHAPTER = re.compile(r"\bchapter 0(\d)")                    # as in the names of files
+EQUATION = re.compile(r"\bequation \((?:eq-)?([\w-]+)\)")  # by its label
 MARKS = {"reproduced": "\N{CHECK MARK}", "departs": "\N{NOT EQUAL TO}", "recorded": "\N{BLACK CIRCLE}"}
 
 
@@ -64,13 +66,13 @@ class ClaimsLedger(SphinxDirective):
         return row
 
     def source(self, claim) -> str:
-        """The source as Markdown: a citation, if it begins with a key of the bibliography."""
-        key, comma, words = claim.source.partition(",")
-        if key.strip() in self.keys:
-            return f"{{cite:t}}`{key.strip()}`{comma}{words}"
-        return claim.source
+        """The source as Markdown: a key of the bibliography is a citation."""
+        return re.sub(r"\b[A-Z]\w+\d{4}\w*", lambda found: f"{{cite:t}}`{found[0]}`" if found[0] in self.keys else found[0],
+                      claim.source)
 
     def markdown(self, text: str) -> list:
+        """The nodes of ``text``, with the numbers that a reader sees of equations and chapters."""
+        text = CHAPTER.sub(r"chapter \1", EQUATION.sub(r"equation {eq}`eq-\1`", text))
         box = nodes.Element()
         self.state.nested_parse(StringList([text], source=str(ledger.claims_file(self.env.app))), 0, box)
         return box.children
