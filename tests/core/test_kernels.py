@@ -108,37 +108,6 @@ def test_update_has_the_bits_of_the_reference(value, law, terms, parameter, deca
     assert same(value, expected)
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 700)),
-    st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
-    st.sampled_from(["number", "row", "all", "transposed"]),
-    SEED, WORD, WORD, THREADS,
-)  # fmt: skip
-def test_added_noise_has_the_bits_of_the_reference(shape, dtype, kind, seed, step, parameter, threads):
-    torch.set_num_threads(threads)
-    generator = torch.Generator().manual_seed(seed % 2**63)
-    value = torch.randn(shape, generator=generator).to(dtype)
-    sizes = {"number": None, "row": (*shape[:2], 1), "all": shape, "transposed": (shape[0], shape[2], shape[1])}[kind]
-    variance = 0.3 if sizes is None else torch.rand(sizes, generator=generator).square().to(dtype)
-    variance = variance.mT if kind == "transposed" else variance
-    expected = value.clone()
-    by_reference(fused.add_noise_, expected, variance, seed, step, shape[0], parameter)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "PIECE", compiled.CHUNK)
-        fused.add_noise_(value, variance, seed, step, shape[0], parameter)
-    assert same(value, expected)
-
-
-def test_added_noise_is_the_root_of_the_variance_times_the_stream(seed):
-    """Part s of the value meets sample s, and a variance of 0 leaves every bit."""
-    variance = torch.tensor([[4.0], [0.0]]).expand(2, 5000)
-    value = torch.full((2, 5000), -0.0)
-    fused.add_noise_(value, variance, seed, 7, 2, 3)
-    assert torch.equal(value[0], 2 * stream.draw(stream.NORMAL, seed, 7, range(2), [(3, 5000)])[0][0])
-    assert not value[1].any()
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([*LAWS, stream.ROUNDING]),

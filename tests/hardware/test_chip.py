@@ -116,12 +116,9 @@ def test_an_unnamed_seed_is_the_next_one():
     assert first == [H.Chip(seed=None).seed for _ in range(2)] and first[0] != first[1]
 
 
-@pytest.mark.parametrize(
-    "stages",
-    [[H.StuckAt(0.2), H.Mismatch(0.2)], [H.PCMProgramming(), H.PCMDrift()], PULSED[:2], [H.OutputNoise(0.1)]],
-)
+@pytest.mark.parametrize("stages", [[H.StuckAt(0.2), H.Mismatch(0.2)], [H.PCMProgramming(), H.PCMDrift()], PULSED[:2]])
 def test_a_chip_is_the_same_however_many_are_made(stages, seed):
-    """All but SLOW noise and dither: chip s of 5 is chip s of 2, and chip 0 is the chip without an axis."""
+    """What is FROZEN or drawn at a WRITE: chip s of 5 is chip s of 2, and chip 0 is the chip without an axis."""
     model, x = net(), torch.randn(4, 6)
     found = {n: live(H.deploy(model, H.Chip(stages, n_chips=n, seed=seed)), x) for n in (None, 2, 5)}
     assert torch.allclose(found[5][:, :2], found[2], atol=1e-6)

@@ -12,10 +12,10 @@ from torch import Generator, Tensor, nn
 
 from zolib.hardware.pulses import ConstantStep
 from zolib.hardware.stage import Stage, number
-from zolib.noise import fused, stream
+from zolib.noise import stream
 from zolib.noise.seeds import as_seed, natural
 
-_HARDWARE, _SLOW, _FAST = 0x6877, 0x6661, 0x6672  # keys of their own: a chip never meets a probe's noise of its seed
+_HARDWARE, _FAST = 0x6877, 0x6661  # keys of their own: a chip never meets a probe's noise of the same seed
 
 
 @dataclass
@@ -54,10 +54,9 @@ class Chip(nn.Module):
     cell.)  ``deploy(model, chip)`` copies the chip; ``chip`` itself stays as it is, and can be used again.
 
     The same seed makes the same chips: chip number s of 8 is chip number s of 100, and a chip without a chip axis is
-    number 0.  FROZEN and WRITE errors are functions of (seed, array, stage, write), FAST normal ones of (seed, array, how
-    many were drawn before).  What is left, SLOW noise and the dither of converters, comes from a generator of the chip's
-    own.  It and the count are part of ``state_dict``, are never set back between the evaluations of a probe, and leave
-    the global generators alone.
+    number 0.  FROZEN and WRITE errors are functions of (seed, array, stage, write); SLOW and FAST ones come from a
+    generator of the chip's own, which is part of ``state_dict``, is never set back between the evaluations of a
+    probe, and leaves the global generators alone.
 
     Args:
         stages: Objects such as ``OutputNoise(0.04)``.
@@ -109,7 +108,6 @@ class Chip(nn.Module):
         if 0 < self.read_time < 1e-9:
             raise ValueError(f"read_time={read_time:g} seconds is shorter than a tick of the chip's clock, 1e-9 s")
         self.now = 0  # nanoseconds: whole numbers, so that ageing twice is ageing by the sum
-        self.draws = 0  # of FAST noise, so far
         self.counts = Counters()
         self._generators: dict[str, Generator] = {}
 
@@ -153,7 +151,7 @@ class Chip(nn.Module):
         """Where SLOW and FAST noise comes from, on a device."""
         name = str(device)
         if name not in self._generators:
-            low, high = stream.fold(self.seed, _SLOW)
+            low, high = stream.fold(self.seed, _FAST)
             self._generators[name] = Generator(device).manual_seed(low | (high & 0x7FFFFFFF) << 32)
         return self._generators[name]
 
@@ -166,22 +164,12 @@ class Chip(nn.Module):
         drawn = stream.draw(stream.NORMAL, low | high << 32, event, samples, part, like.device)[0]
         return drawn.view(like.shape).to(like.dtype)
 
-    def add_noise_(self, y: Tensor, variance: Tensor | float, array: int) -> None:
-        """y + sqrt(variance) z in place; z is FAST: standard normal, new at each call.  y: ([S,] ...)."""
-        event, self.draws = self.draws, self.draws + 1
-        low, high = stream.fold(self.seed, _FAST + (event >> 32 << 16))
-        seed, step = low | high << 32, event & 0xFFFFFFFF
-        with torch._C.DisableTorchFunction():  # the modes of probes need not see it: the noise depends on nothing
-            fused.add_noise_(y, variance, seed, step, self.n_chips or 1, array)
-
     def get_extra_state(self) -> dict[str, Any]:
         generators = {name: g.get_state() for name, g in self._generators.items()}
-        state = {"seed": self.seed, "now": self.now, "draws": self.draws, "generators": generators}
-        return state | {"counters": asdict(self.counts)}
+        return {"seed": self.seed, "now": self.now, "counters": asdict(self.counts), "generators": generators}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.seed, self.now, self.draws = state["seed"], state["now"], state["draws"]
-        self.counts = Counters(**state["counters"])
+        self.seed, self.now, self.counts = state["seed"], state["now"], Counters(**state["counters"])
         self._generators = {}
         for name, saved in state["generators"].items():
             self.generator(torch.device(name)).set_state(saved)

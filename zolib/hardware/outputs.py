@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from zolib.hardware.converters import ADC
 from zolib.hardware.stage import GaussianStage, OutputStage
@@ -44,16 +44,18 @@ class Outputs(nn.Module):
     def __init__(self, chip: Chip, number: int, inner: nn.Module | None):
         super().__init__()
         self._chip, self.number = [chip], number
-        self.lead = len(chip.lead)  # how many axes come before the batch's
         self.inner = inner  # None: a tile, whose product is its own
         stages = [s for s in chip.copies() if isinstance(s, OutputStage)]
         self.outputs = nn.ModuleList(s for s in stages if inner is None or not s.needs)
-        self._outputs = tuple(self.outputs)
-        self._converts = any(isinstance(s, ADC) for s in self.outputs)
 
     @property
     def chip(self) -> Chip:
         return self._chip[0]
+
+    @property
+    def lead(self) -> int:
+        """How many axes come before the batch's."""
+        return len(self.chip.lead)
 
     unit_axis = -1
 
@@ -84,7 +86,7 @@ class Outputs(nn.Module):
     def _through(self, y: Tensor, read: Read) -> Tensor:
         """The output stages.  The variances of neighbouring normal ones add up to one draw."""
         variance: Tensor | float | None = None
-        for stage in self._outputs:
+        for stage in self.outputs:
             if isinstance(stage, GaussianStage):
                 more = stage.variance(read)
                 variance = more if variance is None else variance + more
@@ -96,15 +98,14 @@ class Outputs(nn.Module):
     def _noisy(self, y: Tensor, variance: Tensor | float | None) -> Tensor:
         if variance is None or (isinstance(variance, float) and not variance):
             return y
-        followed = y.requires_grad or forward_ad.unpack_dual(y).tangent is not None
-        noise = torch.zeros(y.shape, dtype=y.dtype, device=y.device) if followed or not y.is_contiguous() else y
-        self.chip.add_noise_(noise, variance, self.number)
-        return noise if noise is y else y + noise
+        z = torch.randn(y.shape, generator=self.chip.generator(y.device), dtype=y.dtype, device=y.device)
+        z = z.mul_(variance.detach().sqrt() if isinstance(variance, Tensor) else math.sqrt(variance))
+        return y + z if y.requires_grad else y.add_(z)
 
     def _count(self, rows: int, weights: int, outputs: int) -> None:
         """rows: vectors read, on all chips together.  Time passes by their number on each chip."""
         counts = self.chip.counts
         counts.reads += rows
         counts.macs += rows * weights
-        if self._converts:
+        if any(isinstance(s, ADC) for s in self.outputs):
             counts.outputs += outputs

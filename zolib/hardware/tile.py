@@ -51,13 +51,12 @@ class Tile(Outputs):
             self.cells = Cells(chip, (2, *w.shape[self.lead :]), number, w)
             self.gain = self.w_max / self.cells.mapping.range  # weight per microsiemens
             self.register_buffer("synced", w.clone())
-            self.register_buffer("effective", self.per_weight(), persistent=False)
+            self.register_buffer("effective", w.clone(), persistent=False)
             #: Whether what is kept changes with time.
             self._timed = any(s.when is When.SLOW for s in self.cells.stages) or any(s.timed for s in self.outputs)
             self.cells.program(self._targets(w))
         for stage in self.outputs:
             stage.build(self)
-        self._inputs = tuple(self.inputs)  # a module list takes microseconds to look into, at each read
 
     def read(self, x: Tensor) -> Tensor:
         if torch._C._functorch.maybe_current_level() is not None:
@@ -67,15 +66,15 @@ class Tile(Outputs):
             )
         x = self.unfolded(x)
         read = Read(self, x)
-        chip, p = self.chip, self.weight
-        rows, shape = self._rows(x), p.shape[self.lead :]
-        for stage in self._inputs:
+        for stage in self.inputs:
             read.x = stage(read.x, read)
-        if self._inputs:
-            chip.counts.inputs += rows * self._fan_in()
-        w = p if self.cells is None else self._weight(p)
+        w = self.weight if self.cells is None else self._weight()
+        chip, rows = self.chip, self._rows(x)
+        shape = self.weight.shape[self.lead :]
         self._count(rows, shape.numel(), rows * shape[0])
-        if not (self._outputs or self.corrected):
+        if self.inputs:
+            chip.counts.inputs += rows * self._fan_in()
+        if not (self.outputs or self.corrected):
             y = self.product(read.x, w, self.bias)
         else:
             y, bias = self._before_bias(read.x, w)
@@ -83,8 +82,7 @@ class Tile(Outputs):
             if self.corrected:
                 y = y * self.correction.view(*chip.lead, *[1] * (y.ndim - self.lead))
             y = y if bias is None else y + self.spread(bias, y.ndim)
-        if chip.read_time:
-            chip.now += round(rows // (chip.n_chips or 1) * chip.read_time * 1e9)
+        chip.now += round(rows // (chip.n_chips or 1) * chip.read_time * 1e9)
         return self.folded(y)
 
     def _before_bias(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -92,13 +90,12 @@ class Tile(Outputs):
 
         Noise on nodes meets weight and bias together, once; then the bias is taken off again for the analog part.
         """
-        bias = self.bias
-        if bias is None or not _modes(bias, PreActivations):
-            return self.product(x, w), bias
+        if self.bias is None or not _modes(self.bias, PreActivations):
+            return self.product(x, w), self.bias
         with torch._C.DisableTorchFunction():
-            kept = bias.detach().clone()
-        y = self.product(x, w, bias)
-        return y - self.spread(kept, y.ndim), kept
+            bias = self.bias.detach().clone()
+        y = self.product(x, w, self.bias)
+        return y - self.spread(bias, y.ndim), bias
 
     @torch.no_grad()
     def compensate(self) -> None:
@@ -161,8 +158,9 @@ class Tile(Outputs):
         """Conductances for weights; those beyond w_max saturate."""
         return self.cells.mapping.split((w / self.w_max).clamp(-1, 1), self.cells.arms)
 
-    def _weight(self, p: Tensor) -> Tensor:
+    def _weight(self) -> Tensor:
         """What is multiplied with the inputs, as a function of the parameter."""
+        p = self.weight
         with torch._C.DisableTorchFunction(), torch.no_grad():
             if isinstance(p, nn.Parameter):  # and not a value that stands in for it
                 self._synchronise(p.detach())
@@ -226,9 +224,7 @@ class Tile(Outputs):
 
 def _modes(p: Tensor, kind: type[PointOfUse]) -> list[Any]:
     """The modes of that kind that put something in the place of a parameter."""
-    if not (modes := _get_current_function_mode_stack()):
-        return modes
-    return [m for m in modes if isinstance(m, kind) and id(p) in m._position]
+    return [m for m in _get_current_function_mode_stack() if isinstance(m, kind) and id(p) in m._position]
 
 
 def _replicated(parameter: Tensor, chip: Chip) -> nn.Parameter:

@@ -99,7 +99,6 @@ def _add_normals(words, c, total):
 
 _ADD = {SIGN: _add_signs, NORMAL: _add_normals}
 _PER = {law: stream._LAWS[law][0] for law in (SIGN, NORMAL, ROUNDING)}  # values of a block
-_PER_NORMAL = _PER[NORMAL]
 
 # Precisions: how a weight is read, and how a sum is written
 
@@ -224,31 +223,3 @@ def filling(law: int) -> Callable[..., None]:
             row[3] = _U32(row[3] + stride)
 
     return fill
-
-
-@_compiled
-def add_noise(value, variance, row):
-    """value[s] <- value[s] + sqrt(variance) z of sample s, counted from that of ``row``.
-
-    value: (samples, n) float32.  variance: the same, or (1, 1).
-    """
-    words = np.empty(CHUNK, np.uint32)
-    z = np.empty(CHUNK, np.float32)
-    row = row.copy()
-    for s in range(value.shape[0]):
-        for start in range(0, value.shape[1], CHUNK):
-            sums = value[s, start : start + CHUNK]
-            n = len(sums)
-            blocks = -(-n // _PER_NORMAL)
-            _words(words, start // _PER_NORMAL, blocks, row)
-            z[:] = -0.0
-            _add_normals(words[: 4 * blocks], _ONE, z)
-            if variance.size == 1:
-                root = np.sqrt(variance[0, 0])
-                for i in range(n):
-                    sums[i] += root * z[i]
-            else:
-                squares = variance[s, start : start + CHUNK]
-                for i in range(n):
-                    sums[i] += np.sqrt(squares[i]) * z[i]
-        row[3] = _U32(row[3] + 1)

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from zolib.noise import stream, team
-from zolib.noise.compiled import CHUNK, add_noise, combination, filling
+from zolib.noise.compiled import CHUNK, combination, filling
 from zolib.noise.rounding import HALF
 from zolib.noise.stream import ROUNDING
 
-_F32 = np.float32
 PIECE = 16 * CHUNK  # elements that a thread takes at a time
 
 
@@ -80,16 +79,6 @@ def update_(
         torch.autograd.graph.increment_version(value)
     else:
         value.copy_(flat)
-
-
-def add_noise_(value: Tensor, variance: Tensor | float, seed: int, step: int, samples: int, parameter: int) -> bool:
-    """:func:`zolib.noise.fused.add_noise_`, in one thread; False, and nothing done, where more would do it faster."""
-    if _threads_for(value.numel()) > 1:
-        return False
-    flat = value.numpy().reshape(samples, -1)
-    squares = variance.numpy().reshape(flat.shape) if isinstance(variance, Tensor) else np.full((1, 1), variance, _F32)
-    add_noise(flat, squares, _rows([(stream.NORMAL, seed, step, 0)], parameter)[0])
-    return True
 
 
 def _run(

@@ -1,7 +1,6 @@
 """The stream's fused operations: noise made and used in one pass over memory.  This file defines what they compute.
 
-Three operations: a perturbed copy of a parameter, its update in place from a list of (seed, coefficient), and noise on
-what a layer gives, of a variance for each of its elements.
+Two operations, of one parameter each: a perturbed copy, and an update in place from a list of (seed, coefficient).
 Where there are kernels for the device (:mod:`~zolib.noise.backend`) they give the same bits in less time.
 """
 
@@ -78,28 +77,6 @@ def update_(value: Tensor, law: int, terms: Sequence[Term], parameter: int, deca
         seed, step, sample, _ = terms[-1]
         total = stochastic_round(total, _draw(stream.ROUNDING, value, seed, step, sample, parameter), value.dtype)
     value.copy_(total)
-
-
-def add_noise_(
-    value: Tensor, variance: Tensor | float, seed: int, step: int, samples: int, parameter: int
-) -> None:
-    """``value <- value + sqrt(variance) z`` in place, z the normals of ``samples`` samples, which share it evenly.
-
-    value: contiguous, not followed by autograd; the first of its equal parts meets sample 0, the next sample 1.
-    variance: broadcasts to it.  The root, the product and the sum are rounded one by one, in the precision of ``value``.
-    """
-    if isinstance(variance, Tensor):
-        variance = variance.detach().to(value.dtype)
-        if variance.shape != value.shape or not variance.is_contiguous():
-            variance = variance.expand(value.shape).contiguous()
-    kernels = backend.kernels(value) if value.dtype == torch.float32 and value.is_cpu else None
-    if kernels is not None and kernels.add_noise_(value, variance, seed, step, samples, parameter):
-        return
-    part = [(parameter, value.numel() // samples)]
-    z = stream.draw(stream.NORMAL, seed, step, range(samples), part, value.device)[0].view(value.shape)
-    # by way of float64 the root of a float32 is correctly rounded, as a kernel's is
-    root = torch.as_tensor(variance, dtype=value.dtype, device=value.device).double().sqrt().to(value.dtype)
-    value += root * z.to(value.dtype)
 
 
 def redrawn(value: Tensor, law: int) -> bool:
