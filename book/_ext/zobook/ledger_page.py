@@ -66,9 +66,8 @@ class ClaimsLedger(SphinxDirective):
         return row
 
     def source(self, claim) -> str:
-        """The source as Markdown: a key of the bibliography is a citation."""
-        return re.sub(r"\b[A-Z]\w+\d{4}\w*", lambda found: f"{{cite:t}}`{found[0]}`" if found[0] in self.keys else found[0],
-                      claim.source)
+        """The source as Markdown: each key of the bibliography is a citation."""
+        return re.sub(r"\w[\w:-]*\b", lambda word: f"{{cite:t}}`{word[0]}`" if word[0] in self.keys else word[0], claim.source)
 
     def markdown(self, text: str) -> list:
         """The nodes of ``text``, with the numbers that a reader sees of equations and chapters."""
