@@ -81,7 +81,8 @@ def execute(path: Path, timeout: int = 600):
     """Run a notebook in its own folder with this Python's kernel; a cell's error is raised."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", store_widget_state=False,
-                            record_timing=False, resources={"metadata": {"path": str(path.parent)}})
+                            record_timing=False, coalesce_streams=True,
+                            resources={"metadata": {"path": str(path.parent)}})
     client.execute()
     return notebook
 

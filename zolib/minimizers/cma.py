@@ -53,7 +53,8 @@ class _CMA(Searcher):
             return self._watch(values)
         weights = by_rank(values, self.weights)
         toward = by_rank(values, self.mean_weights)
-        white, moved = self.directions(toward @ self._z)
+        white = toward @ self._z
+        moved = self.moved(white)
         self.mean = self.mean + self.step * moved
         gain = np.sqrt(self.c_sigma * (2 - self.c_sigma) * self.mu_eff)
         self.path_sigma = (1 - self.c_sigma) * self.path_sigma + gain * white
@@ -72,8 +73,8 @@ class _CMA(Searcher):
         self.step *= np.exp(min(1.0, self.c_sigma / self.damping * (length / self.expected - 1)))
         self._watch(values)
 
-    def directions(self, z: Array) -> tuple[Array, Array]:
-        """(C^(-1/2) y, y) for the step y that the normal numbers z, (d,), make, in units of the step size."""
+    def moved(self, z: Array) -> Array:
+        """C^(1/2) z, the step that the normal numbers z, (d,), make, in units of the step size."""
         raise NotImplementedError
 
     def adapt(self, weights: Array, keep: float) -> None:
@@ -104,31 +105,37 @@ class _CMA(Searcher):
 
 
 class CMAES(_CMA):
-    """The full matrix: d (d + 1) / 2 numbers learned, invariant under any affine change of coordinates."""
+    """The full matrix: d (d + 1) / 2 numbers learned; its law is invariant under any affine change of coordinates.
 
-    state = (*_CMA.state, "C", "B", "D", "decomposed")
+    A point is the mean plus the step size times R z, with the symmetric root R of C and normal numbers z.  The tutorial
+    has B D z, from C = B D^2 B', which is the same law; but eigenvectors have no sign and, where eigenvalues are equal,
+    no direction, so one seed would give other points on each make of processor.  R is a continuous function of C.
+    """
+
+    state = (*_CMA.state, "C", "root", "D", "decomposed")
 
     def __init__(self, x0, sigma, seed, popsize, budget, **options):
         super().__init__(x0, sigma, seed, popsize, budget, **options)
         d = len(x0)
-        self.C, self.B, self.D = np.eye(d), np.eye(d), np.ones(d)
+        self.C, self.root, self.D = np.eye(d), np.eye(d), np.ones(d)
         self.every, self.decomposed = max(1, int(1 / (10 * d * (self.c_1 + self.c_mu)))), 0
 
     def ask(self):
         self._z = self.normals(self.popsize)
-        self._y = (self._z * self.D) @ self.B.T
+        self._y = self._z @ self.root.T
         return self.mean + self.step * self._y
 
-    def directions(self, z):
-        return self.B @ z, self.B @ (self.D * z)
+    def moved(self, z):
+        return self.root @ z
 
     def adapt(self, weights, keep):
         self.C *= keep
         self.C += self.c_1 * np.outer(self.path_c, self.path_c) + (self._y.T * (self.c_mu * weights)) @ self._y
         if self.generation - self.decomposed >= self.every:  # O(d^3), so not at each generation
             self.C = (self.C + self.C.T) / 2
-            squares, self.B = np.linalg.eigh(self.C)
+            squares, basis = np.linalg.eigh(self.C)
             self.D = np.sqrt(np.maximum(squares, 1e-300))
+            self.root = (basis * self.D) @ basis.T
             self.decomposed = self.generation
 
     def axes(self):
@@ -156,8 +163,8 @@ class SeparableCMAES(_CMA):
         self._z = self.normals(self.popsize)
         return self.mean + self._z * (self.step * self.D)
 
-    def directions(self, z):
-        return z, self.D * z
+    def moved(self, z):
+        return self.D * z
 
     def adapt(self, weights, keep):
         square = self.D**2 * (keep + self.c_mu * (weights @ self._z**2)) + self.c_1 * self.path_c**2
