@@ -20,13 +20,21 @@ CUT_OFF = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", 
 
 @pytest.fixture(scope="session")
 def html() -> Path:
-    """The folder of the built book. What is there already is reused as far as it is current."""
-    lock = ROOT / "_build" / ".lock"
+    """The folder of the built book. What is there already is reused as far as it is current.
+
+    Of the processes of one run the first builds it: another build would take pages away from under the tests of the
+    first one.
+    """
+    lock, run = ROOT / "_build" / ".lock", os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
     lock.parent.mkdir(exist_ok=True)
-    with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # tests run in several processes
-        done = build.build(ROOT, quiet=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    with open(lock, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if not run or file.read() != run:
+            done = build.build(ROOT, quiet=True)
+            assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+            file.truncate(0)
+            file.write(run)
     return ROOT / "_build" / "html"
 
 
