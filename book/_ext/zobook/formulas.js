@@ -1,5 +1,6 @@
-// Typesets formulas and reports those that fail.
-// stdin: {mathjax: folder, macros: {...}, formulas: [{tex, display}]}; stdout: {position: message}.
+// Typesets formulas, and reports those that fail.
+// stdin: {mathjax: folder, macros: {...}, formulas: [{tex, display}]}
+// stdout: {errors: {position: message}, html: [one for each formula], glyphs: {name: drawing}, style: their style sheet}
 const fs = require("fs");
 const path = require("path");
 
@@ -8,20 +9,24 @@ const packages = ["base", "ams", "newcommand", "configmacros", "require", "autol
 
 require(path.join(task.mathjax, "node-main.js"))
   .init({
-    loader: { load: ["input/tex", "adaptors/liteDOM", "output/svg"], require: require,
+    loader: { load: ["input/tex", "adaptors/liteDOM", "output/svg", "a11y/assistive-mml"], require: require,
               paths: { mathjax: task.mathjax } },
     tex: { packages: packages, macros: task.macros },
+    svg: { fontCache: "global" },
     startup: { typeset: false },
   })
   .then(async (MathJax) => {
-    const errors = {};
+    const { adaptor, output } = MathJax.startup;
+    const errors = {}, html = [], glyphs = {};
     for (const [index, formula] of task.formulas.entries()) {
-      const html = MathJax.startup.adaptor.outerHTML(
-        await MathJax.tex2svgPromise(formula.tex, { display: formula.display }));
-      const error = html.match(/data-mjx-error="([^"]*)"/);
+      html.push(adaptor.outerHTML(await MathJax.tex2svgPromise(formula.tex, { display: formula.display })));
+      const error = html[index].match(/data-mjx-error="([^"]*)"/);
       if (error) errors[index] = error[1];
     }
-    process.stdout.write(JSON.stringify(errors));
+    for (const glyph of adaptor.childNodes(output.fontCache.getCache()))
+      glyphs[adaptor.getAttribute(glyph, "id")] = adaptor.outerHTML(glyph);
+    const style = adaptor.textContent(MathJax.svgStylesheet());
+    process.stdout.write(JSON.stringify({ errors, html, glyphs, style }));
   })
   .catch((error) => {
     process.stderr.write(String(error && error.message || error));

@@ -1,9 +1,12 @@
-"""Pages load nothing from outside, and no script twice.
+"""Pages load nothing from outside, nothing that they do not need, and no script twice.
 
 Jupyter Book adds thebe (from a CDN, for live code) and some scripts twice over, which logs errors in the
-browser's console. Both are dropped from every page. A search lists excerpts by fetching the pages it found, which
-browsers refuse to a page opened from a file: there it lists titles only.
+browser's console; Sphinx adds MathJax, whose work is done when the book is built (formulas.py). All these are dropped
+from every page. A search lists excerpts by fetching the pages it found, which browsers refuse to a page opened from a
+file: there it lists titles only.
 """
+
+import re
 
 NO_EXCERPTS_FROM_FILES = 'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
 
@@ -17,7 +20,7 @@ def _clean(app, pagename, templatename, context, doctree):
     for script in context.get("script_files", []):
         name = _name(script)
         body = str(getattr(script, "attributes", {}).get("body", ""))
-        if "thebe" in (name + body).lower() or (name or body) in seen:
+        if re.search("thebe|mathjax", (name + body).lower()) or (name or body) in seen:
             continue
         seen.add(name or body)
         kept.append(script)
