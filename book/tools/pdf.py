@@ -87,7 +87,6 @@ class Printer:
 
     def print(self, docname: str, targets: list[str]) -> tuple[str, PdfReader]:
         self.page.goto((self.html / f"{docname}.html").as_uri(), wait_until="load")
-        self.page.wait_for_function("!window.MathJax?.startup?.promise || MathJax.startup.promise.then(() => true)")
         title = " ".join(self.page.inner_text("article h1").rstrip("#").split())
         head = '"' + title.replace("\\", "").replace('"', "'") + '"'
         self.page.add_style_tag(content=NUMBERED.format(before=self.pages, head=head))

@@ -98,9 +98,6 @@ def open_page(chromium):
         page.on("pageerror", lambda error: page.faults.append(f"script: {error}"))
         try:
             page.goto(address, wait_until="load")
-            if scripts:
-                page.wait_for_function("!window.MathJax || !MathJax.startup || !MathJax.startup.promise || "
-                                       "MathJax.startup.promise.then(() => true)")
             yield page
         finally:
             context.close()

@@ -14,13 +14,13 @@ MACROS = {"R": r"\mathbb{R}", "half": [r"\tfrac{1}{2} #1", 1]}
 def test_formulas_that_are_right_pass():
     right = [(r"\half{x} \in \R", False), (r"\boldsymbol{x} + \cancel{y}", True),
              (r"\begin{split}a &= b \\ c &= d\end{split}", True), (r"\begin{cases} 0 \\ 1 \end{cases}", True)]
-    assert formulas.typeset(right, MACROS) == {}
+    assert formulas.typeset(right, MACROS)["errors"] == {}
 
 
 @pytest.mark.parametrize("wrong", [r"\frac{1}", r"\nope", r"\left( x", r"x^2^3", r"\begin{split} x", r"{x", r"a & b",
                                    r"\half"])
 def test_formulas_that_are_wrong_are_found(wrong):
-    errors = formulas.typeset([("x", False), (wrong, True), ("y", True)], MACROS)
+    errors = formulas.typeset([("x", False), (wrong, True), ("y", True)], MACROS)["errors"]
     assert list(errors) == [1]
     assert errors[1]
 
@@ -31,6 +31,19 @@ def test_formulas_are_checked_as_pages_hold_them():
     block = nodes.math_block("", r"\begin{align}a\end{align}")
     block["nowrap"] = True
     assert formulas.as_browser_sees_it(block) == r"\begin{align}a\end{align}"
+
+
+def test_formulas_of_a_page_are_drawn_where_they_stand():
+    page = ('<html><head></head><body><p><span class="math notranslate nohighlight">\\(a &lt; b\\)</span></p>'
+            '<div class="math notranslate nohighlight" id="e">\n<span class="eqno">(1)<a href="#e">#</a></span>\\[c^2\\]</div>'
+            '<pre>\\(code\\)</pre></body></html>')
+    assert formulas.written(page) == [("a < b", False), ("c^2", True)]
+    found = formulas.typeset(formulas.written(page) + [("d", False)], {})
+    drawn = formulas.drawn(page, dict(zip(formulas.written(page), found["html"], strict=False)), found["glyphs"], found["style"])
+    assert formulas.written(drawn) == []
+    assert drawn.count("<mjx-container") == drawn.count("<math ") == 2 and "\\(code\\)" in drawn and "(1)<a" in drawn
+    assert drawn.count('id="MJX-TEX-I-1D44E"') == 1  # each glyph that is used stands once in the page
+    assert 'id="MJX-TEX-I-1D451"' not in drawn       # and those of other pages do not
 
 
 def page(*content):
@@ -91,7 +104,8 @@ def test_outside_and_double_scripts_are_dropped():
 
     mine, inline = Script("_static/mine.js"), Script(body="let x = 1")
     context = {"script_files": [mine, Script("https://unpkg.com/thebe@0.8.2"), inline, Script("_static/mine.js"),
-                                Script(body="const THEBE_JS_URL = 1"), Script(body="let x = 1")]}
+                                Script(body="const THEBE_JS_URL = 1"), Script(body="let x = 1"),
+                                Script("https://example.org/mathjax@3/tex.js"), Script(body="window.MathJax = {}")]}
     scripts._clean(None, "page", "page.html", context, None)
     assert context["script_files"] == [mine, inline]
 

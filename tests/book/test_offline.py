@@ -40,7 +40,7 @@ def test_every_page_works_in_a_folder_of_a_site(site, open_page, pages):
         page.wait_for_url(f"{site}/book/index.html")
 
 
-# What a reader without scripts sees: the text, every picture, one frame of each figure that would move.
+# What a reader without scripts sees: the text, every formula, every picture, one frame of each figure that would move.
 PLAIN = """() => {
   const bad = [], shown = (e) => e.getClientRects().length > 0 && getComputedStyle(e).visibility === "visible"
     && e.getBoundingClientRect().height > 0;
@@ -49,6 +49,8 @@ PLAIN = """() => {
   if (words < 30) bad.push(`only ${words} words`);
   for (const e of document.querySelectorAll("article :is(h1, h2, section > p)"))
     if (e.textContent.trim() && !shown(e) && !e.closest("details, noscript")) bad.push("hidden: " + e.textContent.slice(0, 60));
+  for (const e of document.querySelectorAll("article .math"))
+    if (!e.querySelector("mjx-container svg use")) bad.push("a formula as source: " + e.textContent.slice(0, 60));
   for (const e of document.querySelectorAll("article img"))
     if (!e.naturalWidth || !(shown(e) || e.closest("details"))) bad.push("no picture: " + e.src);
   for (const e of document.querySelectorAll(".zolib-moving")) {
