@@ -436,7 +436,6 @@ function page(box) {
   control("method").value = state.method;
   state.start = landscapes.bowl.start.slice();
   starts(); choose("method");
-  box.hidden = false;
 }
 
 function begin() { const box = document.getElementById("zolib-playground"); if (box) page(box); }

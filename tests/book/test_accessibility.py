@@ -65,6 +65,9 @@ BY_HAND = """() => {
   }
   for (const formula of document.querySelectorAll("article mjx-container"))
     if (!formula.querySelector("mjx-assistive-mml math")) bad.push("a formula cannot be spoken");
+  for (const formula of document.querySelectorAll("article mjx-container[display]"))
+    if ((formula.scrollWidth > formula.clientWidth + 1) !== (formula.tabIndex === 0))
+      bad.push("the keyboard does not reach a formula that scrolls, or stops at one that fits");
   for (const table of document.querySelectorAll("article table")) {
     const box = table.getBoundingClientRect();
     if (box.right <= innerWidth + 1) continue;

@@ -34,6 +34,15 @@ IMAGES = """() => {
   return bad;
 }"""
 
+# How much of what is seen has moved since the page appeared, as the browser sums it; up to 0.1 is called good.
+SHIFT = """() => new Promise((done) => {
+  let sum = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) sum += entry.value;
+  }).observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => done(sum), 150);
+})"""
+
 
 def test_the_searches_above_find_what_they_should(chromium):
     page = chromium.new_page()
@@ -43,6 +52,10 @@ def test_the_searches_above_find_what_they_should(chromium):
     assert [found.split(":")[0] for found in page.evaluate(FORMULAS)] == ["not typeset", "error", "source", "source"]
     assert [found.split(":")[0] for found in page.evaluate(IMAGES)] == ["not shown", "without words", "not shown",
                                                                         "svg without words"]
+    page.set_content("<p>above</p>" + "<div style='height: 100px; background: red'>below</div>" * 9)
+    assert page.evaluate(SHIFT) == 0
+    page.evaluate("document.querySelector('p').style.height = '300px'")
+    assert page.evaluate(SHIFT) > 0.1
     page.close()
 
 
@@ -66,6 +79,8 @@ def test_every_page_opens_whole(addresses, open_page, pages, way, width, scheme)
             found = [*page.faults, *page.evaluate(FORMULAS), *page.evaluate(IMAGES)]
             if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
                 found.append(f"scrolls sideways at {width} px")
+            if (moved := page.evaluate(SHIFT)) > 0.1:
+                found.append(f"what is seen moves by {moved:.2f} while it loads")
             if page.evaluate("document.documentElement.dataset.theme") != scheme:
                 found.append(f"does not follow the {scheme} scheme")
             problems += [f"{name}: {problem}" for problem in found]

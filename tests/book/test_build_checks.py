@@ -1,6 +1,7 @@
 """The checks that the build makes beyond Sphinx's own, each on a small piece."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from docutils import nodes
@@ -108,6 +109,18 @@ def test_outside_and_double_scripts_are_dropped():
                                 Script("https://example.org/mathjax@3/tex.js"), Script(body="window.MathJax = {}")]}
     scripts._clean(None, "page", "page.html", context, None)
     assert context["script_files"] == [mine, inline]
+
+
+def test_the_script_that_draws_icons_again_is_dropped(tmp_path):
+    kept = '<head>\n  <script src="../_static/mine.js"></script></head>'
+    page, script = tmp_path / "book" / "page.html", tmp_path / "_static" / "scripts" / "fontawesome.js"
+    for file in (page, script):
+        file.parent.mkdir(parents=True)
+    page.write_text(kept.replace("<head>", '<head>\n  <script defer src="../_static/scripts/fontawesome.js?digest=5"></script>'))
+    script.write_text("")
+    app = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
+    scripts._drop_icons(app, None)
+    assert page.read_text() == kept and not script.exists()
 
 
 def test_bars_in_docstrings_are_bars():
