@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 LOADED = """() => ["navigation", "resource"].flatMap((kind) => performance.getEntriesByType(kind))
   .reduce((sum, e) => sum + e.decodedBodySize, 0)"""
 PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN"
+# How much of what is seen has moved since the page appeared.
 MOVED = """() => new Promise((done) => {
   let sum = 0;
   new PerformanceObserver((list) => {

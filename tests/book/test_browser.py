@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import weight
 
 # What a reader would see of a formula that was not typeset: MathJax's error marks, or its source.
 FORMULAS = r"""() => {
@@ -34,15 +35,6 @@ IMAGES = """() => {
   return bad;
 }"""
 
-# How much of what is seen has moved since the page appeared, as the browser sums it; up to 0.1 is called good.
-SHIFT = """() => new Promise((done) => {
-  let sum = 0;
-  new PerformanceObserver((list) => {
-    for (const entry of list.getEntries()) if (!entry.hadRecentInput) sum += entry.value;
-  }).observe({ type: "layout-shift", buffered: true });
-  setTimeout(() => done(sum), 150);
-})"""
-
 
 def test_the_searches_above_find_what_they_should(chromium):
     page = chromium.new_page()
@@ -53,9 +45,9 @@ def test_the_searches_above_find_what_they_should(chromium):
     assert [found.split(":")[0] for found in page.evaluate(IMAGES)] == ["not shown", "without words", "not shown",
                                                                         "svg without words"]
     page.set_content("<p>above</p>" + "<div style='height: 100px; background: red'>below</div>" * 9)
-    assert page.evaluate(SHIFT) == 0
+    assert page.evaluate(weight.MOVED) == 0
     page.evaluate("document.querySelector('p').style.height = '300px'")
-    assert page.evaluate(SHIFT) > 0.1
+    assert page.evaluate(weight.MOVED) > 0.1
     page.close()
 
 
@@ -79,7 +71,7 @@ def test_every_page_opens_whole(addresses, open_page, pages, way, width, scheme)
             found = [*page.faults, *page.evaluate(FORMULAS), *page.evaluate(IMAGES)]
             if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
                 found.append(f"scrolls sideways at {width} px")
-            if (moved := page.evaluate(SHIFT)) > 0.1:
+            if (moved := page.evaluate(weight.MOVED)) > 0.1:
                 found.append(f"what is seen moves by {moved:.2f} while it loads")
             if page.evaluate("document.documentElement.dataset.theme") != scheme:
                 found.append(f"does not follow the {scheme} scheme")
