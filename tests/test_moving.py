@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
+from zolib import moving
 from zolib.moving import Moving, ask, recall
 
 
@@ -95,18 +96,46 @@ def test_a_line_that_leaves_the_axes_keeps_its_slope():
     panel.line([0, 1], [0, 3])
     html = figure.to_html()
     (start, end) = ([float(v) for v in p.split(",")] for p in svg(html).find("polyline").get("points").split())
-    assert (start[1] - end[1]) / (end[0] - start[0]) == pytest.approx(3 * (246 - 30) / (368 - 52), rel=1e-3)
+    assert (start[1] - end[1]) / (end[0] - start[0]) == pytest.approx(3 * (246 - 30) / (368 - 56), rel=1e-3)
     name = re.search(r'clip-path="url\(#([^)]+)\)"', html).group(1)
     assert f'<clipPath id="{name}">' in html and name.startswith(re.search(r'id="(zm-\w+)"', html).group(1))
 
 
-def test_points_outside_the_axes_lie_on_their_edge():
-    figure = Moving("x", ["a", "b"], ["a", "b"])
+def test_a_dot_outside_the_axes_is_not_shown():
+    figure = Moving("x", ["a", "b", "c"], ["a", "b", "c"], start=0)
     panel = figure.panel("p", (0, 1), (1e-3, 1), logy=True)
-    panel.dot([-5, 5], [0, 1e9])
-    move = script_data(figure.to_html())["moves"][0]["set"]
-    assert [float(v) for v in move["cx"]] == [52, 368]
-    assert [float(v) for v in move["cy"]] == [246, 30]
+    panel.dot([0.5, 0, 1], [0, 1e-3, 1])
+    panel.dot([-5, 0.5, 0.5], [0.1, 1e9, 0.1])
+    panel.dot([0, 0.5, 1], [1, 1, 1])
+    drawing = figure.to_html()
+    moves = [move["set"] for move in script_data(drawing)["moves"]]
+    assert [move.get("visibility") for move in moves] == [
+        ["hidden", "visible", "visible"], ["hidden", "hidden", "visible"], None]
+    assert [circle.get("visibility") for circle in svg(drawing).iter("circle")] == ["hidden", "hidden", None]
+    assert [float(v) for v in moves[0]["cx"]] == [212, 56, 368] and float(moves[0]["cy"][1]) == 246
+
+
+def test_words_stand_above_all_lines():
+    figure = Moving("x", ["a", "b"], ["a", "b"])
+    panel = figure.panel("p", (0, 1), (0, 1))
+    panel.text(0.5, 0.5, "words")
+    panel.line([0, 1], [0, 1])
+    drawing = figure.to_html()
+    assert drawing.index("<polyline") < drawing.index(">words</text>")
+
+
+@pytest.mark.parametrize(("written", "printed"), [
+    ("a step of -0.5, or -.5", "a step of \u22120.5, or \u2212.5"), ("L-BFGS, 2-3, (a)-1, x-1", "L-BFGS, 2-3, (a)-1, x-1"),
+    ("1e-07 of 2.5e+12", "10\u207b\u2077 of 2.5 \u00d7 10\u00b9\u00b2"), ("75 % is", "75\u00a0% is"), ("-1e-3", "\u221210\u207b\u00b3"),
+])
+def test_numbers_in_words_are_set_as_in_print(written, printed):
+    figure = Moving("x", [written, "b"], [written, "b"])
+    assert figure.values[0] == figure.captions[0] == printed
+
+
+def test_a_short_logarithmic_axis_has_more_ticks_than_powers_of_ten():
+    assert [name for _, name in moving._ticks((0.03, 0.9), True)] == ["0.05", "0.1", "0.2", "0.5"]
+    assert [name for _, name in moving._ticks((0.5, 200), True)] == ["10\u2070", "10\u00b9", "10\u00b2"]
 
 
 @pytest.mark.parametrize(

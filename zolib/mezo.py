@@ -165,8 +165,7 @@ class MeZO(torch.optim.Optimizer):
             closure: Called without arguments, 2 ``samples`` times; returns the loss, as for :func:`zolib.backward`.  It
                 must not call backward().
 
-        Raises:
-            As :func:`zolib.backward`.  The weights, their noise and the global generators are then as before.
+        Errors are those of :func:`zolib.backward`; the weights, their noise and the generators are then as before.
         """
         if closure is None:
             raise TypeError("MeZO evaluates the loss itself: call step(closure) with a function that returns it")

@@ -19,13 +19,15 @@ import hashlib
 import html
 import json
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 WIDTH, HEIGHT = 380, 290
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 44  # margins of a panel, in SVG units
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 30, 44  # margins of a panel, in SVG units
 _KEY = "zm-key"  # stands for the figure's name in the page until that is known
+_RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 
 _STYLE = """<style>
 .zolib-moving{--zm-a:var(--zo-info,#2a7ab8);--zm-b:var(--zo-noise,#d2691e);margin:1.2rem 0}
@@ -40,6 +42,7 @@ _STYLE = """<style>
 .zolib-moving .dot{stroke:none;fill:currentColor}
 .zolib-moving .dot.a,.zolib-moving text.a{fill:var(--zm-a);stroke:none}
 .zolib-moving .dot.b,.zolib-moving text.b{fill:var(--zm-b);stroke:none}
+.zolib-moving text.note{paint-order:stroke;stroke:var(--pst-color-background,var(--jp-layout-color0,#fff));stroke-width:4px;stroke-linejoin:round}
 .zolib-moving label,.zolib-guess label{display:block;margin-top:.4rem;font-weight:600}
 .zolib-moving input,.zolib-guess input{width:100%;max-width:40rem;accent-color:var(--zo-info,#2a7ab8)}
 .zolib-moving .words{min-height:3.2em;margin:.3rem 0 0}
@@ -82,6 +85,7 @@ class Panel:
         self._x, self._y, self._logx, self._logy = x, y, logx, logy
         self._clip = f"{_KEY}-{len(figure._panels)}"
         self._parts: list[str] = []
+        self._notes: list[str] = []  # above all lines
 
     def line(self, x, y, kind: str = "", quiet: bool = False, dash: str = "") -> None:
         """A line that stays: x and y of shape (points,)."""
@@ -93,16 +97,20 @@ class Panel:
         self._polyline(frames[self._figure.start], kind, False, dash, self._figure._move(points=frames))
 
     def dot(self, x, y, kind: str = "") -> None:
-        """A dot that moves: x and y of shape (frames,)."""
-        cx, cy = (list(map(_number, side)) for side in self._map(x, y))
-        i, move = self._figure.start, self._figure._move(cx=cx, cy=cy)
-        self._parts.append(f'<circle class="dot {kind}" r="6" cx="{cx[i]}" cy="{cy[i]}"{move}/>')
+        """A dot that moves: x and y of shape (frames,).  In frames where it lies outside the axes it is not shown."""
+        cx, cy = self._map(x, y, -9, 10)
+        inside = (LEFT - 1 <= cx) & (cx <= WIDTH - RIGHT + 1) & (TOP - 1 <= cy) & (cy <= HEIGHT - BOTTOM + 1)
+        frames = {"cx": list(map(_number, cx)), "cy": list(map(_number, cy))}
+        if not inside.all():
+            frames["visibility"] = ["visible" if seen else "hidden" for seen in inside]
+        now = "".join(f' {name}="{values[self._figure.start]}"' for name, values in frames.items())
+        self._parts.append(f'<circle class="dot {kind}" r="6"{now}{self._figure._move(**frames)}/>')
 
     def text(self, x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> None:
         """Words that stay, at (x, y) in data units."""
         (px,), (py,) = self._map([x], [y])
-        self._parts.append(
-            f'<text class="{kind}" x="{px:.1f}" y="{py:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
+        self._notes.append(
+            f'<text class="note {kind}" x="{px:.1f}" y="{py:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
         )
 
     def _polyline(self, points, kind, quiet, dash, move=""):
@@ -113,7 +121,7 @@ class Panel:
         )
 
     def _map(self, x, y, least=0.0, most=1.0):
-        """Data to SVG units. Dots and words stay within the axes; lines run on, to be cut off at the edge."""
+        """Data to SVG units. Words stay within the axes; lines and dots run on, to be cut off at the edge or hidden."""
 
         def scale(values, limits, log, low, high):
             change = np.log10 if log else np.asarray
@@ -136,7 +144,7 @@ class Panel:
             f'<clipPath id="{self._clip}"><path d="M{LEFT} {TOP}H{right}V{bottom}H{LEFT}Z"/></clipPath>',
             f'<path class="frame" d="M{LEFT} {TOP}V{bottom}H{right}"/>',
             f'<text x="{across}" y="{HEIGHT - 8}" text-anchor="middle">{xlabel}</text>',
-            f'<text transform="translate(13 {along}) rotate(-90)" text-anchor="middle">{ylabel}</text>',
+            f'<text transform="translate(11 {along}) rotate(-90)" text-anchor="middle">{ylabel}</text>',
         ]
         for value, name in _ticks(self._x, self._logx):
             x = self._map([value], [self._y[0]])[0][0]
@@ -152,7 +160,7 @@ class Panel:
             )
         return (
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(self._title)}">'
-            + "".join(parts + self._parts)
+            + "".join(parts + self._parts + self._notes)
             + "</svg>"
         )
 
@@ -165,7 +173,7 @@ class Moving:
             raise ValueError(
                 f"{len(values)} values and {len(captions)} captions: give one caption for each value, and at least two"
             )
-        self.label, self.values, self.captions = label, list(values), list(captions)
+        self.label, self.values, self.captions = label, list(map(_prose, values)), list(map(_prose, captions))
         self.start = len(values) // 2 if start is None else range(len(values))[start]
         self._panels: list[Panel] = []
         self._moves: list[dict] = []
@@ -258,6 +266,17 @@ def _embed(data) -> str:
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
+def _prose(text: str) -> str:
+    """Numbers as print has them: a minus and not a hyphen, powers of ten and not e-07, no line break before a %."""
+
+    def power(found):
+        raised = "10" + str(int(found[2])).translate(_RAISED)
+        return raised if found[1] == "1" else f"{found[1]} \u00d7 {raised}"
+
+    text = re.sub(r"\b(\d+(?:\.\d+)?)e([+-]\d+)\b", power, text)
+    return re.sub(r"(?<![\w.)])-(?=\.?\d)", "\u2212", text).replace(" %", "\u00a0%")
+
+
 def _number(value: float) -> str:
     return f"{value:.1f}"
 
@@ -273,6 +292,8 @@ def _ticks(limits: tuple[float, float], log: bool) -> list[tuple[float, str]]:
             for i in range(first, math.floor(high / step + 1e-9) + 1)
         ]
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+    if last - first < 1:  # too short for powers of ten alone
+        between = (m * 10.0**i for i in range(first - 1, last + 1) for m in (1, 2, 5))
+        return [(value, f"{value:.4g}") for value in between if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
     every = max(1, round((last - first) / 5))
-    raised = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
-    return [(10.0**i, "10" + str(i).translate(raised)) for i in range(first, last + 1, every)]
+    return [(10.0**i, "10" + str(i).translate(_RAISED)) for i in range(first, last + 1, every)]

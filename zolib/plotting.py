@@ -76,7 +76,7 @@ def label(
         (x, y),
         xytext=(dx, dy),
         textcoords="offset points",
-        color=color or "#222222",
+        color="#2a7fae" if color == COLOURS["sky"] else color or "#222222",  # words in the sky blue itself are too pale
         ha=ha,
         va=va,
         fontsize=10.5,

@@ -341,16 +341,22 @@ function page(box) {
     return drawn.run;
   }
 
+  /* What lies outside the axes is cut off. */
+  function axesOf(svg, id) {
+    const clip = el("clipPath", { id });
+    clip.append(el("path", { d: `M${LEFT} ${TOP}H${W0 - RIGHT}V${H0 - BOTTOM}H${LEFT}Z` }));
+    svg.append(clip);
+    return `url(#${id})`;
+  }
+
   function draw() {
     const land = landscapes[state.landscape], o = settings(), r = path();
     const shown = Math.min(state.shown, r.path.length - 1), way = r.path.slice(0, shown + 1);
     if (drawn.landscape !== state.landscape) {
       map.replaceChildren();
       [drawn.sx, drawn.sy] = frame(map, land.x, land.y, ["Where it goes", "first coordinate", "second coordinate"], {});
-      const clip = el("clipPath", { id: "zolib-playground-clip" });
-      clip.append(el("path", { d: `M${LEFT} ${TOP}H${W0 - RIGHT}V${H0 - BOTTOM}H${LEFT}Z` }));
-      map.append(clip, el("path", { class: "level", d: contours(land, drawn.sx, drawn.sy) }));
-      drawn.path = el("polyline", { class: "path", "clip-path": "url(#zolib-playground-clip)" });
+      map.append(el("path", { class: "level", d: contours(land, drawn.sx, drawn.sy) }));
+      drawn.path = el("polyline", { class: "path", "clip-path": axesOf(map, "zolib-playground-map") });
       drawn.start = el("circle", { class: "start", r: 5 }); drawn.end = el("circle", { class: "end", r: 6 });
       map.append(drawn.path, drawn.start, drawn.end);
       drawn.landscape = state.landscape;
@@ -365,8 +371,8 @@ function page(box) {
     const y = [10 ** Math.floor(Math.log10(Math.max(least, 1e-16))), 10 ** Math.ceil(Math.log10(Math.min(most, 1e12)) + 1e-9)];
     if (y[0] >= y[1]) y[1] = 10 * y[0];
     const [sx, sy] = frame(curve, [0, o.budget], y, ["How far above the bottom", "evaluations spent", "objective minus its least value"], { y: true });
-    curve.append(el("polyline", { class: "path", points: way.map((_, i) => `${sx(r.cost[i]).toFixed(1)},${sy(height[i]).toFixed(1)}`).join(" ") }));
-    curve.append(el("circle", { class: "end", r: 5, cx: sx(r.cost[shown]), cy: sy(height[shown]) }));
+    curve.append(el("polyline", { class: "path", "clip-path": axesOf(curve, "zolib-playground-curve"), points: way.map((_, i) => `${sx(r.cost[i]).toFixed(1)},${sy(height[i]).toFixed(1)}`).join(" ") }));
+    curve.append(el("circle", { class: "end", r: 5, cx: sx(r.cost[shown]), cy: Math.max(TOP, sy(height[shown])) }));
     for (const name in logged) {
       out(name).textContent = number(o[name]);
       control(name).setAttribute("aria-valuetext", number(o[name]));

@@ -36,6 +36,17 @@ def canonical_output(output):
     return output
 
 
+def joined(outputs):
+    """Pieces of one stream that follow one another as one: a kernel cuts it where it pleases."""
+    whole = []
+    for output in outputs:
+        if whole and whole[-1].output_type == output.output_type == "stream" and whole[-1].name == output.name:
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
+
+
 def canonical(notebook):
     """The canonical form of an executed notebook, changed in place."""
     notebook.metadata = nbformat.from_dict({
@@ -54,7 +65,7 @@ def canonical(notebook):
             continue
         count += 1
         cell.execution_count = count
-        cell.outputs = [kept for output in cell.outputs if (kept := canonical_output(output)) is not None]
+        cell.outputs = joined([kept for output in cell.outputs if (kept := canonical_output(output)) is not None])
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = count
@@ -81,8 +92,7 @@ def execute(path: Path, timeout: int = 600):
     """Run a notebook in its own folder with this Python's kernel; a cell's error is raised."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", store_widget_state=False,
-                            record_timing=False, coalesce_streams=True,
-                            resources={"metadata": {"path": str(path.parent)}})
+                            record_timing=False, resources={"metadata": {"path": str(path.parent)}})
     client.execute()
     return notebook
 

@@ -53,6 +53,15 @@ def small_notebook():
     ]))
 
 
+def test_pieces_of_a_stream_are_stored_as_one():
+    v4 = nbformat.v4
+    pieces = [("stdout", "a\n"), ("stdout", "b\n"), ("stderr", "c\n"), ("stdout", "d\n")]
+    outputs = [v4.new_output("stream", name=name, text=text) for name, text in pieces]
+    outputs.insert(3, v4.new_output("display_data", data={"text/plain": "shown"}))
+    stored = canonicalise.canonical(v4.new_notebook(cells=[v4.new_code_cell("", outputs=outputs)])).cells[0].outputs
+    assert [output.get("text", "shown") for output in stored] == ["a\nb\n", "c\n", "shown", "d\n"]
+
+
 def test_a_small_notebook_is_in_order():
     assert structure.problems(small_notebook()) == []
 

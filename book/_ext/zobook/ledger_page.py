@@ -60,7 +60,7 @@ class ClaimsLedger(SphinxDirective):
         facts = nodes.definition_list(classes=["claim-facts"])
         facts += fact(claim.kind.capitalize(), nodes.paragraph("", f"{number(claim.value)}{unit}"))
         facts += fact("Measured", Gap(fill="measured", claim=claim.id, unit=unit))
-        facts += fact("Tolerance", *self.markdown(f"{tolerance}. {claim.argument}"))
+        facts += fact("Tolerance", *self.markdown(f"{tolerance}\\. {claim.argument}"))
         facts += fact("Source", *self.markdown(f"{self.source(claim)} ({claim.grade})"))
         row += facts
         return row
