@@ -1,5 +1,6 @@
 """The checks that the build makes beyond Sphinx's own, each on a small piece."""
 
+import enum
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,6 +97,17 @@ def test_the_default_text_of_a_figure_is_no_words():
 ])
 def test_pictures_in_raw_html_need_words(html, count):
     assert len(faults(page(nodes.raw("", html, format="html")))) == count
+
+
+def test_what_python_writes_itself_is_not_documentation():
+    class Kind(enum.Enum):
+        ONE = 1
+
+    lines = ["Alias for field number 2", "", "|g| is a norm; field number 2."]
+    docstrings._process(None, "attribute", "name", None, None, lines)
+    assert lines == ["", r"\|g\| is a norm; field number 2."]
+    assert docstrings._sign(None, "class", "name", Kind, None, "(value, names=None)", None) == ("", None)
+    assert docstrings._sign(None, "class", "name", dict, None, "(x)", None) is None
 
 
 def test_outside_and_double_scripts_are_dropped():

@@ -146,7 +146,7 @@ class Telegraph(Process):
 
 
 class Flicker(Process):
-    r"""1/f noise, as a sum of telegraph noises whose rates are spread evenly on a logarithmic scale (McWhorter 1957).
+    r"""1/f noise, as a sum of telegraph noises whose rates are spread evenly on a logarithmic scale (McWhorter 1955).
 
     .. math:: S(f) \approx \frac{q^2}{f} \quad \text{for } \frac{1}{T_{slow}} \ll 2\pi f \ll \frac{1}{T_{fast}}, \qquad
               \sigma^2 = q^2 \ln\frac{T_{slow}}{T_{fast}}

@@ -1,5 +1,10 @@
-"""Docstrings may write |g| for a norm: outside code and formulas a bar is a bar, not the mark-up of a substitution."""
+"""Docstrings as the library's pages show them.
 
+They may write |g| for a norm: outside code and formulas a bar is a bar, not the mark-up of a substitution. What Python
+writes itself, for the fields of a named tuple and the arguments of an enumeration, says nothing and is left out.
+"""
+
+import enum
 import re
 
 CODE = re.compile(r"(``.*?``|`[^`]*`)")
@@ -22,8 +27,14 @@ def escape_bars(lines: list[str]) -> None:
 
 
 def _process(app, what, name, obj, options, lines):
+    lines[:] = [line for line in lines if not re.fullmatch(r"Alias for field number \d+", line)]
     escape_bars(lines)
+
+
+def _sign(app, what, name, obj, options, arguments, returned):
+    return ("", None) if isinstance(obj, enum.EnumMeta) else None
 
 
 def setup(app):
     app.connect("autodoc-process-docstring", _process, priority=400)
+    app.connect("autodoc-process-signature", _sign)
