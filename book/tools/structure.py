@@ -17,6 +17,8 @@ NEVER_COMPARED = {"nbval-skip", "nbval-ignore-output"}
 CLOCKS = re.compile(r"%%?time|\btimeit\b|perf_counter|\btime\.(time|monotonic|process_time)\(|datetime\.(now|today)")
 # a number on its own: not part of a word, of a version (2.13.0) or of a longer number
 NUMBER = re.compile(r"(?<![\w.,])[-+]?(\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w]|[.,]\d)")
+# short names that only the built book knows: JupyterLab, Colab and GitHub show them as errors
+MACROS = re.compile(r"\\(R|E|Var|tr|sign)(?![A-Za-z])")
 UNSTABLE = {
     "an address in memory": re.compile(r"\b0x[0-9a-fA-F]{6,}\b"),
     "a date or a time of day": re.compile(r"\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d:\d\d\b"),
@@ -65,6 +67,8 @@ def problems(notebook) -> list[str]:
         found.append("the first code cell does not call zolib.notebook.setup()")
     for position, cell in enumerate(cells, start=1):
         if cell["cell_type"] != "code":
+            found += [f"cell {position} writes \\{name}, which only the built book knows: write it out"
+                      for name in MACROS.findall(cell["source"])]
             continue
         count += 1
         tags = set(cell["metadata"].get("tags", []))

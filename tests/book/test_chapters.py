@@ -100,6 +100,7 @@ def _output(**data):
      "holds an error"),
     (lambda cells: cells[1].__setitem__("source", "import numpy"), "does not call zolib.notebook.setup()"),
     (lambda cells: cells[0].__setitem__("source", "no title"), "chapter's title"),
+    (lambda cells: cells[0].__setitem__("source", r"# Title\n\n$\E z = 0$, $\Ell$"), r"cell 1 writes \E, which"),
 ])
 def test_each_fault_of_a_chapter_is_found(fault, complaint):
     notebook = copy.deepcopy(small_notebook())
