@@ -9,6 +9,7 @@ from pathlib import Path
 
 import exercises
 import nbformat
+import yaml
 from canonicalise import canonical, notebooks, serialise
 
 COLUMNS = 76  # wider code scrolls on the page
@@ -17,8 +18,9 @@ NEVER_COMPARED = {"nbval-skip", "nbval-ignore-output"}
 CLOCKS = re.compile(r"%%?time|\btimeit\b|perf_counter|\btime\.(time|monotonic|process_time)\(|datetime\.(now|today)")
 # a number on its own: not part of a word, of a version (2.13.0) or of a longer number
 NUMBER = re.compile(r"(?<![\w.,])[-+]?(\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w]|[.,]\d)")
-# short names that only the built book knows: JupyterLab, Colab and GitHub show them as errors
-MACROS = re.compile(r"\\(R|E|Var|tr|sign)(?![A-Za-z])")
+# the short names of _config.yml, which only the built book knows: JupyterLab, Colab and GitHub show them as errors
+SETTINGS = yaml.safe_load((Path(__file__).parents[2] / "_config.yml").read_text(encoding="utf-8"))
+MACROS = re.compile(rf"\\({'|'.join(SETTINGS['sphinx']['config']['mathjax3_config']['tex']['macros'])})(?![A-Za-z])")
 UNSTABLE = {
     "an address in memory": re.compile(r"\b0x[0-9a-fA-F]{6,}\b"),
     "a date or a time of day": re.compile(r"\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d:\d\d\b"),
